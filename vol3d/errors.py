@@ -1,0 +1,48 @@
+"""One family of errors. Every message says what was expected, what was found and what to do about it.
+
+A `Vol3dError` is the user's or the data's fault and is shown without a traceback. Anything else that escapes is ours.
+"""
+
+
+class Vol3dError(ValueError):
+    """Base of every error a user can cause; the command line prints it as one message and exits with 1."""
+
+
+class ConfigError(Vol3dError):
+    """A configuration file or an override has an unknown key, a wrong type or values that contradict each other."""
+
+
+class ManifestError(Vol3dError):
+    """A manifest row is malformed, or names files that do not exist."""
+
+
+class ReadError(Vol3dError):
+    """An image file or series cannot be read as one volume."""
+
+
+class GeometryError(ReadError):
+    """The voxels do not lie on one regular orthogonal grid, or two grids that must agree do not."""
+
+
+class UnitError(ReadError):
+    """The stored numbers are not, and cannot be turned into, the physical unit we need (HU, SUVbw)."""
+
+
+class CacheError(Vol3dError):
+    """A cache entry is missing, broken, of another schema, or does not hold what was asked of it."""
+
+
+class FingerprintError(CacheError):
+    """A cache entry was made by another recipe, or from other source files, than the ones now named."""
+
+
+class CheckpointError(Vol3dError):
+    """A checkpoint is missing, incomplete or does not fit the model or the recipe."""
+
+
+class ModelUnavailableError(Vol3dError):
+    """A text model or tokenizer is not at its local path; the message says what to download where."""
+
+
+class NonFiniteError(Vol3dError):
+    """The loss or the gradient is NaN or infinite on some rank; no rank has applied the update."""
