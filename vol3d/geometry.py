@@ -175,6 +175,16 @@ class Grid:
         slack = 0.5 + tolerance_mm / np.array(self.spacing_mm)
         return bool((index >= -slack).all() and (index <= np.array(self.shape) - 1 + slack).all())
 
+    def covers(self, other: Grid) -> Array:
+        """bool [Z, Y, X] of `other`: the voxel's centre lies in this grid's box (outer faces included)."""
+        index_map = self.inverse @ other.affine
+        inside = np.ones(other.shape, dtype=bool)
+        z, y, x = np.ogrid[tuple(slice(n) for n in other.shape)]
+        for row, size in zip(index_map[:3].astype(np.float32), self.shape, strict=True):
+            index = row[0] * z + (row[1] * y + (row[2] * x + row[3]))
+            inside &= (index >= -0.5) & (index <= size - 0.5)
+        return inside
+
     # -- derived grids; each states exactly where the old voxels went ---------------------------------------------
 
     def crop(self, start: Zyx, stop: Zyx) -> Grid:

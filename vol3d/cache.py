@@ -1,0 +1,464 @@
+"""The cache: one Zarr v3 group a study, written once, read lazily. The meeting place of preprocessing and model.
+
+Layout of ``<root>/studies/<study_id>.zarr`` (schema 1; `docs/cache-format.md`)::
+
+    zarr.json                     our attributes under "vol3d": grids, masks, phrases, fingerprint, steps
+    ct/  pet/                     OME-Zarr 0.5 multiscale images on one canonical grid: int16 HU, float32 SUVbw
+    <image>/labels/<name>/        uint8 0/1, one array a mask, so that overlapping masks never erase each other
+    pet_native/  and its labels/  float32 SUVbw on the scanner's grid: every SUV figure is computed here
+    index/foreground              int32 [N, 3], voxels of every mask, so that the loader scans nothing
+
+Attributes are plain JSON and read with `json`; arrays are read with tensorstore, opened on first use in each process.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import uuid
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vol3d.errors import CacheError, FingerprintError, ManifestError
+from vol3d.geometry import Grid
+from vol3d.types import AIR_HU, Array, Zyx
+from vol3d.volume import FILL, Volume, crop_or_fill
+
+SCHEMA = 1
+FOREGROUND_SAMPLES = 4096
+"""Voxels kept per mask in the sampling index; larger masks are sampled evenly."""
+
+_STUDY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def check_study_id(study_id: str) -> str:
+    """The id itself, if it can be a file name on every system.
+
+    Raises:
+        ManifestError: anything but 1 to 128 letters, digits, ``.``, ``_`` and ``-``, starting with a letter or digit.
+    """
+    if not isinstance(study_id, str) or not _STUDY_ID.fullmatch(study_id):
+        raise ManifestError(
+            f"expected a study_id of 1 to 128 letters, digits, '.', '_' or '-', starting with a letter or digit, "
+            f"found {study_id!r}; rename the study in the manifest"
+        )
+    return study_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskRecord:
+    """One mask of an entry."""
+
+    name: str
+    """Array name under ``<image>/labels/``; unique in the entry, safe as a file name."""
+    image: str
+    """The image under which it is stored: ``ct`` where there is one, else ``pet``."""
+    phrases: tuple[str, ...]
+    """Wordings, each true of exactly this mask."""
+    label: str | None = None
+    """Class shared across studies (an organ's name), for balancing and tables."""
+    finding_id: str | None = None
+    """Id in the entry's `findings`."""
+    source: str = "ct"
+    """The image on whose grid the truth was drawn."""
+    voxels: int = 0
+    """Members on the common grid."""
+    foreground: tuple[int, int] = (0, 0)
+    """Rows of ``index/foreground``."""
+
+
+@dataclass(kw_only=True)
+class EntryData:
+    """All of one study, in memory, ready to be written."""
+
+    study_id: str
+    images: dict[str, Volume]
+    """``ct`` and ``pet`` on one canonical grid."""
+    masks: list[tuple[MaskRecord, Array]]
+    """uint8 on the common grid."""
+    source_grids: dict[str, Grid]
+    pet_native: Volume | None = None
+    native_masks: dict[str, Array] = field(default_factory=dict)
+    """By mask name, uint8 on the native PET grid."""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """The rest of the record, JSON-ready: absent, findings, labels, report, split, patient_key, steps, ..."""
+    levels: int = 1
+    chunk: int = 48
+
+
+class Entry:
+    """One study of the cache, opened for reading.
+
+    Raises:
+        CacheError: there is no entry at the path, it is broken, or of another schema.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            self.attributes: dict[str, Any] = json.loads((self.path / "zarr.json").read_text())["attributes"]["vol3d"]
+            schema = self.attributes["schema"]
+        except (OSError, KeyError, ValueError) as error:
+            raise CacheError(f"expected a cache entry at {self.path}, found none that can be read ({error})") from None
+        if schema != SCHEMA:
+            raise CacheError(f"expected cache schema {SCHEMA} at {self.path}, found {schema}; preprocess it again")
+        self._stores: dict[tuple[int, str], Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        """Fields of the record that need no conversion: study_id, absent, findings, labels, report, meta, split..."""
+        if name != "attributes" and name in self.__dict__.get("attributes", {}):
+            return self.attributes[name]
+        raise AttributeError(name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "attributes": self.attributes, "_stores": {}}
+
+    @cached_property
+    def grid(self) -> Grid:
+        """Common canonical grid of the images and masks."""
+        return Grid.from_dict(self.attributes["grid"])
+
+    @cached_property
+    def source_grids(self) -> dict[str, Grid]:
+        """Grid of each image as it came from its source."""
+        return {name: Grid.from_dict(record) for name, record in self.attributes["source_grids"].items()}
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Which of ``ct`` and ``pet`` the study has."""
+        return tuple(self.attributes["images"])
+
+    @cached_property
+    def masks(self) -> tuple[MaskRecord, ...]:
+        """What is known to be there."""
+        return tuple(
+            MaskRecord(**{**m, "phrases": tuple(m["phrases"]), "foreground": tuple(m["foreground"])})
+            for m in self.attributes["masks"]
+        )
+
+    def mask(self, name: str) -> MaskRecord:
+        """The record of one mask."""
+        for record in self.masks:
+            if record.name == name:
+                return record
+        raise CacheError(f"{self.study_id}: no mask {name!r}; there are {[m.name for m in self.masks]}")
+
+    def read(self, image: str, start: Zyx, stop: Zyx) -> Array:
+        """Voxels start <= index < stop of ``ct`` (int16 HU) or ``pet`` (float32 SUVbw); outside the grid air or 0."""
+        return self._read(f"{image}/0", start, stop, FILL["ct"] if image == "ct" else FILL["pet"])
+
+    def read_mask(self, name: str, start: Zyx, stop: Zyx) -> Array:
+        """The same of a mask, uint8 0/1."""
+        return self._read(f"{self.mask(name).image}/labels/{name}/0", start, stop, 0)
+
+    def read_level(self, image: str, level: int) -> Volume:
+        """A whole level of the pyramid with its grid; level 0 is the common grid."""
+        array = np.asarray(self._open(f"{image}/{level}").read().result())
+        return Volume(array, level_grid(self.grid, level), "ct" if image == "ct" else "pet")
+
+    def coverage(self, image: str, start: Zyx, stop: Zyx) -> Array:
+        """bool: the voxel lies inside the grid and inside what that image's scanner measured."""
+        box = self.grid.crop(start, stop)
+        if image not in self.source_grids:
+            return np.zeros(box.shape, dtype=bool)
+        return self.source_grids[image].covers(box) & self.grid.covers(box)
+
+    def foreground(self, name: str) -> Array:
+        """int32 [N, 3], voxel indices of a mask: all of them, or an even sample of 4096."""
+        first, last = self.mask(name).foreground
+        return np.asarray(self._open("index/foreground")[first:last].read().result())
+
+    def pet_native(self) -> Volume:
+        """SUVbw, float32, on the PET's own grid."""
+        if "pet" not in self.images:
+            raise CacheError(f"{self.study_id} has no PET, so nothing can be measured on it")
+        return Volume(np.asarray(self._open("pet_native/0").read().result()), self.source_grids["pet"], "pet")
+
+    def native_mask(self, name: str) -> Array:
+        """A mask on the PET's own grid, uint8."""
+        self.pet_grid_check(name)
+        return np.asarray(self._open(f"pet_native/labels/{name}/0").read().result())
+
+    def pet_grid_check(self, name: str) -> None:
+        """Raises CacheError unless the mask is kept on the native PET grid."""
+        if not (self.path / "pet_native" / "labels" / self.mask(name).name).is_dir():
+            raise CacheError(f"{self.study_id}: mask {name!r} is not kept on the native PET grid")
+
+    def _read(self, key: str, start: Zyx, stop: Zyx, fill: float) -> Array:
+        store = self._open(key)
+        inner = [(max(a, 0), min(b, n)) for a, b, n in zip(start, stop, store.shape, strict=True)]
+        if any(a >= b for a, b in inner):
+            return np.full([b - a for a, b in zip(start, stop, strict=True)], fill, store.dtype.numpy_dtype)
+        try:
+            array = np.asarray(store[tuple(slice(a, b) for a, b in inner)].read().result())
+        except ValueError as error:  # tensorstore reports a failed checksum or a short file so
+            raise CacheError(f"{self.study_id}: {key} is damaged; remove {self.path} and preprocess it again") from error
+        if all(i == (a, b) for i, a, b in zip(inner, start, stop, strict=True)):
+            return array
+        offset = [a for a, _ in inner]
+        low = tuple(a - o for a, o in zip(start, offset, strict=True))
+        high = tuple(b - o for b, o in zip(stop, offset, strict=True))
+        return crop_or_fill(array, (low[0], low[1], low[2]), (high[0], high[1], high[2]), fill)
+
+    def _open(self, key: str) -> Any:
+        handle = (os.getpid(), key)  # tensorstore's threads do not survive a fork
+        if handle not in self._stores:
+            import tensorstore
+
+            spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(self.path / key)}}
+            try:
+                self._stores[handle] = tensorstore.open(
+                    spec, read=True, open=True, context=_context(os.getpid()), recheck_cached=False
+                ).result()
+            except ValueError as error:
+                raise CacheError(f"{self.study_id}: expected an array {key!r} in {self.path}, found none") from error
+        return self._stores[handle]
+
+
+_CONTEXTS: dict[int, Any] = {}
+
+
+def _context(pid: int) -> Any:
+    """One small chunk cache and one copying thread a process: workers are the parallelism."""
+    if pid not in _CONTEXTS:
+        import tensorstore
+
+        limits = {"data_copy_concurrency": {"limit": 1}, "cache_pool": {"total_bytes_limit": 32_000_000}}
+        _CONTEXTS[pid] = tensorstore.Context(limits)
+    return _CONTEXTS[pid]
+
+
+class Cache:
+    """A folder of entries made by one recipe.
+
+    Raises:
+        CacheError: the folder is not a cache, or of another schema.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        try:
+            header = json.loads((self.root / "cache.json").read_text())
+        except (OSError, ValueError):
+            raise CacheError(
+                f"expected a cache at {self.root} (a folder with cache.json), found none; make one with vol3d preprocess"
+            ) from None
+        if header.get("schema") != SCHEMA:
+            raise CacheError(f"expected cache schema {SCHEMA} at {self.root}, found {header.get('schema')}")
+        self.recipe: dict[str, Any] = header["recipe"]
+        self.recipe_digest: str = header["recipe_digest"]
+
+    @cached_property
+    def study_ids(self) -> tuple[str, ...]:
+        """All studies, sorted."""
+        return tuple(sorted(p.name[: -len(".zarr")] for p in (self.root / "studies").glob("*.zarr")))
+
+    def entry(self, study_id: str) -> Entry:
+        """Opens one study.
+
+        Raises:
+            FingerprintError: the entry was made by another recipe than the cache's.
+        """
+        entry = Entry(entry_path(self.root, study_id))
+        if entry.attributes["recipe_digest"] != self.recipe_digest:
+            raise FingerprintError(
+                f"{study_id}: expected an entry of recipe {self.recipe_digest}, found {entry.recipe_digest}; "
+                f"run vol3d preprocess again"
+            )
+        return entry
+
+    def select(self, split: str | None = None) -> list[str]:
+        """Studies of one split, or all; sorted."""
+        return [s for s in self.study_ids if split is None or self.entry(s).split == split]
+
+    def fingerprint(self) -> str:
+        """Changes with any study, source file or step of the recipe; recorded with every run."""
+        import hashlib
+
+        record = [self.recipe_digest, *(f"{s}:{self.entry(s).fingerprint}" for s in self.study_ids)]
+        return hashlib.sha256("\n".join(record).encode()).hexdigest()[:16]
+
+
+def entry_path(root: Path, study_id: str) -> Path:
+    """Where a study lies or would lie."""
+    return Path(root) / "studies" / f"{check_study_id(study_id)}.zarr"
+
+
+def create_cache(root: Path, recipe: dict[str, Any], recipe_digest: str) -> Cache:
+    """Makes the folder, or opens it if it was made with the same recipe.
+
+    Raises:
+        FingerprintError: the folder holds entries of another recipe.
+    """
+    root = Path(root)
+    (root / "studies").mkdir(parents=True, exist_ok=True)
+    header = {"schema": SCHEMA, "recipe": recipe, "recipe_digest": recipe_digest}
+    if not (root / "cache.json").exists():
+        temporary = root / f".cache.json.{uuid.uuid4().hex}"
+        temporary.write_text(json.dumps(header, indent=1))
+        temporary.replace(root / "cache.json")
+    cache = Cache(root)
+    if cache.recipe_digest != recipe_digest:
+        raise FingerprintError(
+            f"expected a cache of recipe {recipe_digest} at {root}, found one of {cache.recipe_digest}; "
+            f"use another --out, or remove the old cache"
+        )
+    return cache
+
+
+def level_grid(grid: Grid, level: int) -> Grid:
+    """Grid of a pyramid level: blocks of 2^level voxels, the last one possibly short."""
+    factor = 2**level
+    affine = grid.affine.copy()
+    affine[:3, :3] *= factor
+    affine[:3, 3] = grid.index_to_mm(((factor - 1) / 2,) * 3)
+    z, y, x = (math.ceil(n / factor) for n in grid.shape)
+    return Grid((z, y, x), affine)
+
+
+# -- writing ------------------------------------------------------------------------------------------------------
+
+
+def write_entry(root: Path, data: EntryData) -> Path:
+    """Writes a study under a temporary name and renames it into place: it appears whole or not at all."""
+    final = entry_path(root, data.study_id)
+    temporary = final.parent / f".{data.study_id}~{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:8]}"
+    try:
+        _write_group(temporary, data)
+        if final.exists():
+            old = temporary.with_name(temporary.name + ".old")
+            final.rename(old)
+            temporary.rename(final)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return final
+
+
+def abandoned(root: Path) -> list[Path]:
+    """Temporary folders left by writers on this host that are no longer alive."""
+    left = []
+    for path in (Path(root) / "studies").glob(".*~*~*~*"):
+        _, host, pid, _ = path.name.split("~")
+        if host == socket.gethostname() and not Path(f"/proc/{pid}").exists():
+            left.append(path)
+    return left
+
+
+def _write_group(path: Path, data: EntryData) -> None:
+    import zarr
+
+    main = data.images.get("ct") or data.images["pet"]
+    records, points, row = [], [], 0
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    for name, volume in data.images.items():
+        _write_pyramid(group.create_group(name), volume, data)
+    for record, mask in data.masks:
+        index = _sample_foreground(mask)
+        points.append(index)
+        _write_label(group[record.image], record.name, mask, main.grid, data.chunk)
+        records.append(
+            {**asdict(record), "voxels": int(np.count_nonzero(mask)), "foreground": [row, row + len(index)]}
+        )
+        row += len(index)
+    if data.pet_native is not None:
+        native = group.create_group("pet_native")
+        _array(native, "0", data.pet_native.array_ZYX.astype(np.float32), data.chunk)
+        for name, mask in data.native_masks.items():
+            _write_label(native, name, mask, None, data.chunk)
+    stacked = np.concatenate(points) if points else np.zeros((0, 3), np.int32)
+    group.create_group("index").create_array("foreground", data=stacked.astype(np.int32), chunks=(4096, 3))
+    for holder in [n for n in (*data.images, "pet_native") if n in group and "labels" in group[n]]:
+        group[f"{holder}/labels"].attrs["ome"] = {"version": "0.5", "labels": sorted(group[f"{holder}/labels"].keys())}
+    record_of_study = {
+        "schema": SCHEMA,
+        "study_id": data.study_id,
+        "images": list(data.images),
+        "grid": main.grid.to_dict(),
+        "source_grids": {name: grid.to_dict() for name, grid in data.source_grids.items()},
+        "masks": records,
+        "levels": data.levels,
+        **data.attributes,
+    }
+    group.attrs["vol3d"] = record_of_study
+
+
+def _write_pyramid(group: Any, volume: Volume, data: EntryData) -> None:
+    """OME-Zarr 0.5 multiscales; a level's translation includes (scale_n - scale_0) / 2."""
+    dtype = np.int16 if volume.modality == "ct" else np.float32
+    array = volume.array_ZYX.astype(np.float32)
+    datasets = []
+    for level in range(data.levels):
+        if level:
+            array = _halve(array)
+        stored = np.clip(np.rint(array), AIR_HU * 2, 32767) if dtype == np.int16 else array
+        _array(group, str(level), stored.astype(dtype), data.chunk)
+        datasets.append(_dataset(level_grid(volume.grid, level), str(level)))
+    group.attrs["ome"] = _multiscales(datasets, volume.modality)
+
+
+def _dataset(grid: Grid, path: str) -> dict[str, Any]:
+    x, y, z = grid.origin_mm
+    return {
+        "path": path,
+        "coordinateTransformations": [
+            {"type": "scale", "scale": list(grid.spacing_mm)},
+            {"type": "translation", "translation": [z, y, x]},
+        ],
+    }
+
+
+def _multiscales(datasets: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    axes = [{"name": axis, "type": "space", "unit": "millimeter"} for axis in "zyx"]
+    return {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": datasets, "type": "mean"}]}
+
+
+def _write_label(parent: Any, name: str, mask: Array, grid: Grid | None, chunk: int) -> None:
+    label = parent.require_group("labels").create_group(name)
+    _array(label, "0", mask.astype(np.uint8), chunk)
+    if grid is not None:
+        label.attrs["ome"] = {**_multiscales([_dataset(grid, "0")], name), "image-label": {"version": "0.5"}}
+
+
+def _array(group: Any, name: str, array: Array, chunk: int) -> None:
+    """One shard an array (a few files a study), chunks of `chunk` cubed, each with a checksum."""
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
+    shard = tuple(math.ceil(n / chunk) * chunk for n in array.shape)
+    codec = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle" if array.dtype == np.uint8 else "shuffle")
+    group.create_array(
+        name,
+        data=np.ascontiguousarray(array),
+        chunks=(chunk,) * 3,
+        shards=shard,
+        compressors=[codec, Crc32cCodec()],
+        fill_value=0,
+    )
+
+
+def _halve(array: Array) -> Array:
+    """Mean over blocks of 2x2x2; an odd end is averaged over what is there."""
+    for axis in range(3):
+        size = array.shape[axis]
+        starts = np.arange(0, size, 2)
+        counts = np.minimum(2, size - starts).reshape([-1 if a == axis else 1 for a in range(3)])
+        array = np.add.reduceat(array, starts, axis=axis) / counts
+    return array.astype(np.float32)
+
+
+def _sample_foreground(mask: Array) -> Array:
+    index = np.argwhere(mask)
+    if len(index) > FOREGROUND_SAMPLES:
+        index = index[np.linspace(0, len(index) - 1, FOREGROUND_SAMPLES).astype(int)]
+    return index.astype(np.int32)

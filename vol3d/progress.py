@@ -1,0 +1,59 @@
+"""One progress bar for every long command: rate, ETA, and plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LINE_EVERY_S = 15.0
+"""Without a terminal (a SLURM log) a line is written at most this often."""
+
+Advance = Callable[..., None]
+"""advance(n=1, note="loss 0.31"): n more are done."""
+
+log = logging.getLogger("vol3d")
+
+
+@contextmanager
+def progress(title: str, total: int, unit: str, start: int = 0, enabled: bool = True) -> Iterator[Advance]:
+    """Yields `advance`; `start` are done already and count neither towards the rate nor the ETA."""
+    console = Console(stderr=True)
+    began, done = time.monotonic(), start
+    if not enabled:
+        yield lambda n=1, note="": None
+        return
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(title, total=total, completed=start, rate="", note="")
+
+            def advance(n: int = 1, note: str = "") -> None:
+                nonlocal done
+                done += n
+                rate = (done - start) / max(time.monotonic() - began, 1e-9)
+                bar.update(task, advance=n, rate=f"{rate:.2f} {unit}/s", note=note)
+
+            yield advance
+        return
+
+    last = 0.0
+
+    def line(n: int = 1, note: str = "") -> None:
+        nonlocal done, last
+        done += n
+        now = time.monotonic()
+        if now - last >= LINE_EVERY_S or done == total:
+            last = now
+            rate = (done - start) / max(now - began, 1e-9)
+            left = (total - done) / rate if rate > 0 else float("inf")
+            log.info("%s %d/%d  %.2f %s/s  ETA %.0f s  %s", title, done, total, rate, unit, left, note)
+
+    yield line
