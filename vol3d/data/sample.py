@@ -1,0 +1,26 @@
+"""What the dataset yields: one patch of one study and what is asked of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass
+class Sample:
+    """One patch, P phrases, their masks."""
+
+    study_id: str
+    index: int
+    """The number of the sample; with the seed it determines everything in it."""
+    image_CZYX: Tensor
+    """float32, see `vol3d.data.channels`."""
+    phrases: tuple[str, ...]
+    """P texts as the text encoder sees them."""
+    mask_PZYX: Tensor
+    """uint8 0/1."""
+    present_P: Tensor
+    """float32: 1 the phrase is in this patch, 0 it is not, nan unknown or too little of it: no presence loss."""
+    known_P: Tensor
+    """bool: False where the mask is unknown here (or the phrase only fills up the list): no loss at all."""
