@@ -1,0 +1,177 @@
+"""Manifest -> cache: parallel, sharded, resumable. A bad study is quarantined with its reason and the rest goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+from preprocessing.manifest import BadRow, Row, read_manifest
+from preprocessing.study import build_entry, fingerprint
+from preprocessing.transforms import PreprocessConfig
+from vol3d.cache import Entry, abandoned, create_cache, entry_path, write_entry
+from vol3d.config import digest, to_tree
+from vol3d.errors import ConfigError, Vol3dError
+from vol3d.progress import progress
+
+
+@dataclass
+class Summary:
+    """What a preprocessing run did."""
+
+    built: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    """Already there with the same fingerprint."""
+    quarantined: dict[str, str] = field(default_factory=dict)
+    """Study id to reason."""
+
+
+def preprocess(
+    manifest: Path,
+    config: PreprocessConfig,
+    out: Path,
+    *,
+    workers: int = 1,
+    shard: tuple[int, int] = (1, 1),
+    assume_hu: bool = False,
+    show_progress: bool = True,
+) -> Summary:
+    """Builds what is missing or stale of shard I of N (1-based; rows I-1, I-1+N, ... of the manifest).
+
+    Raises:
+        ManifestError, FingerprintError, ConfigError: nothing can be done at all. Faults of single studies are not
+            raised: they are in the summary and in ``quarantine.jsonl``.
+    """
+    index, count = shard
+    if not 1 <= index <= count:
+        raise ConfigError(f"expected --shard I/N with 1 <= I <= N, found {index}/{count}")
+    rows = list(read_manifest(manifest))[index - 1 :: count]
+    cache = create_cache(out, to_tree(config), digest(config))
+    for leftover in abandoned(cache.root):
+        shutil.rmtree(leftover, ignore_errors=True)
+    summary = Summary()
+    _amend_quarantine(cache.root, remove=[r.study_id for r in rows])
+    good = [row for row in rows if isinstance(row, Row)]
+    jobs = [Job(row, config, cache.root, assume_hu) for row in good]
+    with progress("preprocess", len(rows), "studies", enabled=show_progress) as advance:
+        for bad in (row for row in rows if isinstance(row, BadRow)):
+            _note(summary, cache.root, Outcome(bad.study_id, "quarantined", bad.reason))
+            advance()
+        for outcome in _run(jobs, workers):
+            _note(summary, cache.root, outcome)
+            advance(note=f"{len(summary.quarantined)} quarantined" if summary.quarantined else "")
+    return summary
+
+
+@dataclass(frozen=True)
+class Job:
+    """One study to build."""
+
+    row: Row
+    config: PreprocessConfig
+    root: Path
+    assume_hu: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one study ended."""
+
+    study_id: str
+    state: Literal["built", "kept", "quarantined"]
+    reason: str = ""
+
+
+def build_one(job: Job) -> Outcome:
+    """Builds one entry unless it is there and fresh; a fault of the study becomes its outcome."""
+    study_id = job.row.study_id
+    try:
+        wanted = fingerprint(job.row, job.config, assume_hu=job.assume_hu)
+        path = entry_path(job.root, study_id)
+        if path.exists() and _fingerprint_of(path) == wanted:
+            return Outcome(study_id, "kept")
+        write_entry(job.root, build_entry(job.row, job.config, assume_hu=job.assume_hu))
+        return Outcome(study_id, "built")
+    except (Vol3dError, OSError, MemoryError) as error:
+        return Outcome(study_id, "quarantined", f"{type(error).__name__}: {error}")
+
+
+def _fingerprint_of(path: Path) -> str | None:
+    try:
+        return Entry(path).fingerprint
+    except Vol3dError:
+        return None
+
+
+def _run(jobs: list[Job], workers: int) -> Iterator[Outcome]:
+    """In this process for one worker; else in a pool that survives the death of a worker."""
+    if workers <= 1:
+        yield from map(build_one, jobs)
+        return
+    pending = {job.row.study_id: job for job in jobs}
+    for outcome in _pool(pending.values(), workers):
+        del pending[outcome.study_id]
+        yield outcome
+    for job in pending.values():  # a worker died (killed, out of memory): one study a pool tells whose fault it was
+        outcomes = list(_pool([job], 1))
+        yield outcomes[0] if outcomes else Outcome(
+            job.row.study_id, "quarantined", "the worker process was killed while building it (out of memory?)"
+        )
+
+
+def _pool(jobs: Iterable[Job], workers: int) -> Iterator[Outcome]:
+    """Outcomes as they come; stops silently at the first broken pool."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_one_thread) as pool:
+        futures: list[Future[Outcome]] = [pool.submit(build_one, job) for job in jobs]
+        for future in as_completed(futures):
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                return
+
+
+def _one_thread() -> None:
+    """Workers are the parallelism; libraries that start a thread a core on top of it only get in each other's way."""
+    from threadpoolctl import threadpool_limits
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    threadpool_limits(1)
+
+
+def _note(summary: Summary, root: Path, outcome: Outcome) -> None:
+    if outcome.state == "quarantined":
+        summary.quarantined[outcome.study_id] = outcome.reason
+        _amend_quarantine(root, add=[outcome])
+    else:
+        (summary.built if outcome.state == "built" else summary.kept).append(outcome.study_id)
+
+
+def _amend_quarantine(root: Path, remove: Iterable[str] = (), add: Iterable[Outcome] = ()) -> None:
+    """Rewrites ``quarantine.jsonl`` under a lock, since shards share it."""
+    path = root / "quarantine.jsonl"
+    with _locked(root / ".quarantine.lock"):
+        lines = path.read_text().splitlines() if path.exists() else []
+        gone = {*remove, *(o.study_id for o in add)}
+        kept = [line for line in lines if json.loads(line)["study_id"] not in gone]
+        kept += [json.dumps({"study_id": o.study_id, "reason": o.reason}) for o in add]
+        if kept or path.exists():
+            temporary = root / f".quarantine.{uuid.uuid4().hex}"
+            temporary.write_text("".join(line + "\n" for line in kept))
+            temporary.replace(path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

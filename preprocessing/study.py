@@ -1,0 +1,197 @@
+"""One manifest row -> one `EntryData`: read, check, transform, record."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from preprocessing.manifest import MaskRow, Row
+from preprocessing.reading import Reading, read_image, read_mask
+from preprocessing.transforms import PreprocessConfig, compose
+from vol3d.cache import SCHEMA, EntryData, MaskRecord
+from vol3d.config import digest
+from vol3d.errors import GeometryError, ManifestError
+from vol3d.geometry import Grid
+from vol3d.types import Array
+from vol3d.volume import Volume
+
+MASK_GRID_TOLERANCE_MM = 0.1
+"""A mask belongs to an image if no corner voxel is further off: tools that rewrite headers round."""
+
+
+def build_entry(row: Row, config: PreprocessConfig, *, assume_hu: bool = False) -> EntryData:
+    """Everything that the cache keeps of a study.
+
+    Raises:
+        ReadError, GeometryError, UnitError, ManifestError: why this study cannot be used.
+    """
+    readings = {
+        name: read_image(path, name, assume_hu=assume_hu)
+        for name, path in (("ct", row.ct), ("pet", row.pet))
+        if path is not None
+    }
+    truths = [_read_truth(mask, readings) for mask in row.masks]
+    groups, empty_phrases = _group_by_finding(row.masks, truths)
+    study: dict[str, Any] = {name: reading.volume for name, reading in readings.items()}
+    study |= {f"mask:{name}": truth for name, (_, truth, _) in groups.items()}
+    done = compose(config)({**study, "steps": []})
+    main = "ct" if "ct" in readings else "pet"
+    masks = []
+    for name, (mask, truth, _) in groups.items():
+        record = MaskRecord(
+            name=name, image=main, phrases=mask.phrases, label=mask.label, finding_id=mask.finding_id,
+            source=_home(truth.grid, readings) or main,
+        )  # fmt: skip
+        masks.append((record, done[f"mask:{name}"].array_ZYX))
+    native = readings["pet"].volume if "pet" in readings else None
+    return EntryData(
+        study_id=row.study_id,
+        images={name: done[name] for name in readings},
+        masks=masks,
+        source_grids={name: reading.volume.grid for name, reading in readings.items()},
+        pet_native=native,
+        native_masks={} if native is None else _native_masks(groups, native.grid),
+        attributes=_attributes(row, config, readings, done, empty_phrases, assume_hu),
+        levels=config.levels,
+        chunk=config.chunk,
+    )
+
+
+def fingerprint(row: Row, config: PreprocessConfig, *, assume_hu: bool = False) -> str:
+    """Changes with the source files (name, size, time of change), the row, the recipe or the cache schema."""
+    files = []
+    for path in [p for p in (row.ct, row.pet, *(m.path for m in row.masks)) if p is not None]:
+        members = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        files += [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in members]
+    record = {**asdict(row), "ct": None, "pet": None, "masks": [{**asdict(m), "path": None} for m in row.masks]}
+    text = json.dumps([SCHEMA, digest(config), assume_hu, files, record], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def patient_key(patient_id: str) -> str:
+    """HMAC-SHA256 of the id under the site key: links a patient's studies without naming the patient."""
+    return hmac.new(_site_key(), patient_id.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def _site_key() -> bytes:
+    """VOL3D_SITE_KEY, else a random key made once in the user's own configuration folder, never in a cache."""
+    if key := os.environ.get("VOL3D_SITE_KEY"):
+        return key.encode()
+    path = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "vol3d" / "site.key"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"site.key.{os.getpid()}")
+        temporary.write_text(secrets.token_hex(32))
+        temporary.chmod(0o600)
+        try:
+            os.link(temporary, path)  # fails if another process was first; then its key is ours
+        except FileExistsError:
+            pass
+        temporary.unlink()
+    return path.read_text().strip().encode()
+
+
+def _read_truth(mask: MaskRow, readings: dict[str, Reading]) -> Volume:
+    volume = read_mask(mask.path, value=mask.value).volume
+    if _home(volume.grid, readings) is None:
+        grids = "; ".join(f"{name}: {r.volume.grid}" for name, r in readings.items())
+        raise GeometryError(f"expected mask {mask.path.name} on the CT or PET grid ({grids}), found {volume.grid}")
+    return volume
+
+
+def _home(grid: Grid, readings: dict[str, Reading]) -> str | None:
+    """The image on whose grid a mask was drawn; axes may be stored in another order or direction."""
+    canonical = grid.to_orientation("SAR")[0]
+    for name, reading in readings.items():
+        if canonical.same_as(reading.volume.grid.to_orientation("SAR")[0], MASK_GRID_TOLERANCE_MM):
+            return name
+    return None
+
+
+def _group_by_finding(
+    rows: tuple[MaskRow, ...], truths: list[Volume]
+) -> tuple[dict[str, tuple[MaskRow, Volume, Volume | None]], list[str]]:
+    """Masks by unique array name: (row, truth, truth on the PET grid if drawn there too), and phrases of empty masks.
+
+    One finding drawn on both grids is one mask: the finer drawing makes the common grid's mask, the PET's stays native.
+    """
+    groups: dict[str, tuple[MaskRow, Volume, Volume | None]] = {}
+    by_finding: dict[tuple[str, tuple[str, ...]], str] = {}
+    empty: list[str] = []
+    for row, truth in zip(rows, truths, strict=True):
+        if not truth.array_ZYX.any():
+            empty += row.phrases
+            continue
+        twin = by_finding.get((row.finding_id, row.phrases)) if row.finding_id else None
+        if twin and not groups[twin][1].grid.same_as(truth.grid, MASK_GRID_TOLERANCE_MM):
+            first_row, first, _ = groups[twin]
+            fine, coarse = sorted((first, truth), key=lambda v: v.grid.voxel_ml)
+            groups[twin] = (first_row, fine, coarse)
+            continue
+        name = _unique(row.label or row.finding_id or row.phrases[0], groups)
+        groups[name] = (row, truth, None)
+        if row.finding_id:
+            by_finding[(row.finding_id, row.phrases)] = name
+    return groups, empty
+
+
+def _unique(text: str, taken: dict[str, Any]) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:60] or "mask"
+    name, number = slug, 2
+    while name in taken:
+        name, number = f"{slug}_{number}", number + 1
+    return name
+
+
+def _native_masks(groups: dict[str, tuple[MaskRow, Volume, Volume | None]], grid: Grid) -> dict[str, Array]:
+    """Every mask on the PET's own grid: as drawn there, or carried there from the CT (half a voxel decides)."""
+    out = {}
+    for name, (_, truth, twin) in groups.items():
+        drawn = twin or truth
+        share = drawn.resample_to(grid).array_ZYX
+        out[name] = (share >= 0.5).astype(np.uint8)
+        if not out[name].any() and share.any():
+            out[name] = (share == share.max()).astype(np.uint8)
+    return out
+
+
+def _attributes(
+    row: Row,
+    config: PreprocessConfig,
+    readings: dict[str, Reading],
+    done: dict[str, Any],
+    empty_phrases: list[str],
+    assume_hu: bool,
+) -> dict[str, Any]:
+    """The rest of the record. No patient name, id or date enters."""
+    contradicted = set(row.absent) & {p for m in row.masks for p in m.phrases} - set(empty_phrases)
+    if contradicted:
+        raise ManifestError(f"expected a phrase to be present or absent, found {sorted(contradicted)[0]!r} as both")
+    return {
+        "absent": list(dict.fromkeys([*row.absent, *empty_phrases])),
+        "findings": [dict(f) for f in row.findings],
+        "labels": row.labels,
+        "report": row.report,
+        "prior": row.prior,
+        "qa": [dict(q) for q in row.qa],
+        "meta": row.meta,
+        "split": row.split,
+        "patient_key": patient_key(row.patient_id),
+        "fingerprint": fingerprint(row, config, assume_hu=assume_hu),
+        "recipe_digest": digest(config),
+        "steps": done["steps"],
+        "body_center_mm": list(done["body_center_mm"]),
+        "slice_numbers": {name: r.slice_numbers and list(r.slice_numbers) for name, r in readings.items()},
+        "notes": {name: list(r.notes) for name, r in readings.items()},
+    }
+
+

@@ -1,0 +1,66 @@
+"""`vol3d verify`: reads every byte of a cache and says what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from vol3d.cache import Cache, Entry, abandoned
+from vol3d.errors import Vol3dError
+from vol3d.progress import progress
+
+HU_RANGE = (-2048, 32767)
+SUV_MAX = 1e4
+"""No tissue concentrates a tracer ten-thousandfold: beyond it the numbers are not SUV."""
+
+
+def verify(root: Path, show_progress: bool = True) -> dict[str, list[str]]:
+    """Faults by study id (``""`` for the cache itself); empty if all is well.
+
+    Raises:
+        CacheError: there is no cache at all.
+    """
+    cache = Cache(root)
+    faults: dict[str, list[str]] = {}
+    if not cache.study_ids:
+        faults[""] = ["expected at least one study, found none"]
+    for path in abandoned(cache.root):
+        faults.setdefault("", []).append(f"left over from a writer that died: {path.name}; the next run removes it")
+    with progress("verify", len(cache.study_ids), "studies", enabled=show_progress) as advance:
+        for study_id in cache.study_ids:
+            try:
+                found = list(entry_faults(cache.entry(study_id)))
+            except Vol3dError as error:
+                found = [str(error)]
+            if found:
+                faults[study_id] = found
+            advance()
+    return faults
+
+
+def entry_faults(entry: Entry) -> Iterator[str]:
+    """What is wrong with one entry; every array is read whole, so checksums are tested too."""
+    whole = (0, 0, 0), entry.grid.shape
+    for name in entry.images:
+        for level in range(entry.levels):
+            array = entry.read_level(name, level).array_ZYX
+            low, high = HU_RANGE if name == "ct" else (0, SUV_MAX)
+            if not np.isfinite(array).all() or array.min() < low or array.max() > high:
+                yield f"{name}/{level}: expected finite values in {low}..{high}, found {array.min()}..{array.max()}"
+    if "pet" in entry.images:
+        native = entry.pet_native().array_ZYX
+        if not np.isfinite(native).all():
+            yield "pet_native: expected finite SUV, found NaN or infinity"
+    for mask in entry.masks:
+        array = entry.read_mask(mask.name, *whole)
+        if array.max(initial=0) > 1 or np.count_nonzero(array) != mask.voxels:
+            yield f"mask {mask.name}: expected {mask.voxels} voxels of 0/1, found {np.count_nonzero(array)}"
+        index = entry.foreground(mask.name)
+        if len(index) and not array[tuple(index.T)].all():
+            yield f"mask {mask.name}: the foreground index points outside the mask"
+        if not mask.phrases:
+            yield f"mask {mask.name}: expected at least one phrase"
+
+
