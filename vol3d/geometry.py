@@ -147,7 +147,7 @@ class Grid:
     @cached_property
     def inverse(self) -> Affine:
         """4x4, RAS+ mm to continuous index (z, y, x)."""
-        return np.linalg.inv(self.affine)
+        return np.linalg.inv(self.affine).astype(np.float64)
 
     # -- points -------------------------------------------------------------------------------------------------
 

@@ -25,12 +25,12 @@ their arrays enter and leave.
 Units: CT in Hounsfield units (HU), PET in SUVbw (g/ml), lengths in mm, volumes in ml.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 """Any numpy array; the name of the variable says its axes."""
 
 Affine = NDArray[np.float64]
