@@ -1,0 +1,41 @@
+# One word per developer action. `make setup` is called by all others.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup setup-system lint test test-slow bench demo clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $(STAMP)
+
+# Debian packages that some tests need; without them those tests are skipped with the reason.
+setup-system:
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends dcm2niix dicom3tools
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest -m 'not slow' --durations=15
+
+test-slow: setup
+	$(BIN)/pytest --durations=25
+
+bench: setup
+	$(BIN)/python -m benchmarks.run
+
+demo: setup
+	$(BIN)/vol3d demo --out out/demo
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info

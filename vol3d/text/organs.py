@@ -1,0 +1,80 @@
+"""Structures by name: wordings for an organ's label, and the organ that a phrase speaks of."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+import yaml
+
+Side = Literal["left", "right"]
+SIDES: tuple[Side, Side] = ("left", "right")
+
+_SIDE_WORDS = {"left": r"\bleft\b|\bleft-sided\b|\bsinister\b", "right": r"\bright\b|\bright-sided\b|\bdexter\b"}
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One structure, of one side where it is paired."""
+
+    name: str
+    """snake_case, with _left or _right: ``kidney_left``."""
+    side: Side | None
+    words: tuple[str, ...]
+    phrases: tuple[str, ...]
+    classes: tuple[str, ...]
+    """TotalSegmentator class names."""
+
+
+@cache
+def structures() -> dict[str, Structure]:
+    """Every structure by name."""
+    table = yaml.safe_load((files("vol3d.text") / "vocabulary" / "organs.yaml").read_text())
+    out: dict[str, Structure] = {}
+    for base, row in table.items():
+        for side in SIDES if row.get("sided") else (None,):
+            name = f"{base}_{side}" if side else base
+            texts = [tuple(t.format(side=side) for t in row.get(key, [])) for key in ("phrases", "classes")]
+            out[name] = Structure(name, side, tuple(row["words"]), texts[0], texts[1])
+    return out
+
+
+def side_of(phrase: str) -> Side | None:
+    """The side a phrase names; None if it names none or both."""
+    found = [side for side in SIDES if re.search(_SIDE_WORDS[side], phrase.lower())]
+    return found[0] if len(found) == 1 else None
+
+
+def structure_in(phrase: str) -> Structure | None:
+    """The structure that a phrase speaks of: ``"FDG-avid nodule in the right lung"`` -> lung_right.
+
+    The longest word wins (``spinal cord`` before ``spinal``). None where no structure is named, or a paired one
+    without its side.
+    """
+    text = phrase.lower()
+    best, best_length = None, 0
+    for structure in structures().values():
+        if structure.side is not None and side_of(phrase) != structure.side:
+            continue
+        for word in structure.words:
+            if len(word) > best_length and re.search(rf"\b{re.escape(word)}\b", text):
+                best, best_length = structure, len(word)
+    return best
+
+
+def class_phrases(class_name: str) -> tuple[str, ...]:
+    """Wordings for a TotalSegmentator class; one spelt from the name itself where the vocabulary has none."""
+    for structure in structures().values():
+        if class_name in structure.classes:
+            return structure.phrases
+    words = class_name.split("_")
+    if words[0] == "vertebrae":
+        return (f"{words[1]} vertebra", f"vertebral body {words[1]}")
+    if words[0] == "rib":
+        return (f"{words[1]} rib {words[2]}", f"rib {words[2]} on the {words[1]}")
+    sides = [w for w in words if w in SIDES]
+    rest = [w for w in words if w not in SIDES]
+    return (" ".join([*sides, *rest]),)
