@@ -1,0 +1,37 @@
+"""Launchers by their environment variables."""
+
+import pytest
+
+from vol3d.errors import ConfigError
+from vol3d.train.ranks import Place, find_place
+
+SRUN = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_JOB_ID": "100",
+        "SLURM_STEP_ID": "2", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "node7"}  # fmt: skip
+
+
+def test_alone():
+    assert find_place({}) == Place(0, 1, 0, None)
+
+
+def test_torchrun_and_the_deepspeed_launcher():
+    environ = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"}
+    assert find_place(environ) == Place(1, 2, 1, "10.0.0.1:1234")
+
+
+def test_srun_finds_the_first_host_and_a_port_of_the_job():
+    assert find_place(SRUN) == Place(3, 4, 1, "node7:20702")
+    assert find_place({**SRUN, "SLURM_STEP_NUM_NODES": "1"}).master == "127.0.0.1:20702"
+    assert find_place({**SRUN, "MASTER_ADDR": "head", "MASTER_PORT": "5"}).master == "head:5"
+    assert find_place({**SRUN, "SLURM_JOB_ID": "101"}).master != find_place(SRUN).master
+
+
+def test_srun_without_scontrol(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    many = {**SRUN, "SLURM_STEP_NODELIST": "node[7-8]"}
+    assert find_place({**many, "SLURM_LAUNCH_NODE_IPADDR": "10.1.1.1"}).master == "10.1.1.1:20702"
+    with pytest.raises(ConfigError, match="export MASTER_ADDR"):
+        find_place(many)
+
+
+def test_an_sbatch_script_without_srun_is_alone():
+    assert find_place({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "1"}).world == 1

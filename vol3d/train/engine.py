@@ -1,0 +1,281 @@
+"""The only file that knows DeepSpeed: one engine for CPU (gloo) and GPU (nccl), ZeRO 0 to 3.
+
+Three things DeepSpeed does not do by itself: it skips a non-finite update silently (here every rank stops before the
+update), it unpickles its checkpoint shards (here they load with ``weights_only=True`` and a short list of classes), and
+at ZeRO 0 it does not report the gradient norm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import vol3d
+from vol3d.errors import CheckpointError, ConfigError, NonFiniteError
+from vol3d.train import ranks
+
+if not torch.cuda.is_available():
+    os.environ["DS_ACCELERATOR"] = "cpu"  # read once, when deepspeed is imported
+
+import deepspeed
+from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
+
+TrainingForward = Callable[[nn.Module, Any], dict[str, Tensor]]
+"""(model, batch) -> named losses and figures; the sum of all ``*_loss`` is minimised."""
+
+OWN_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping",
+            "torch_autocast", "bf16", "fp16", "optimizer", "scheduler")  # fmt: skip
+"""Keys of a DeepSpeed file that the training configuration decides."""
+
+SHARDS = "deepspeed"
+"""Tag under which DeepSpeed keeps its files inside a checkpoint folder."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One update, averaged over ranks and accumulation."""
+
+    loss: float
+    figures: dict[str, float]
+    """Everything the task returned, by name."""
+    grad_norm: float
+    """Before clipping."""
+
+
+def read_deepspeed_file(name: str) -> dict[str, Any]:
+    """A shipped file by name (``zero0`` to ``zero3``), or any by path.
+
+    Raises:
+        ConfigError: no such file, not JSON, or it sets what the training configuration decides.
+    """
+    shipped = Path(vol3d.__file__).parents[1] / "configs" / "deepspeed" / f"{name}.json"
+    path = shipped if shipped.is_file() else Path(name)
+    try:
+        tree = json.loads(path.read_text())
+    except OSError:
+        raise ConfigError(f"expected zero0, zero1, zero2, zero3 or a JSON file, found {name!r}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}") from None
+    taken = [key for key in OWN_KEYS if key in tree]
+    if taken:
+        raise ConfigError(f"{path}: {', '.join(taken)} come from the training configuration; remove them here")
+    return tree
+
+
+class _Step(nn.Module):
+    """What DeepSpeed wraps, so that its hooks and autocast cover the task's losses as well as the model."""
+
+    def __init__(self, model: nn.Module, forward: TrainingForward) -> None:
+        super().__init__()
+        self.model = model
+        self._forward = forward
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        figures = self._forward(self.model, batch)
+        losses = [value for name, value in figures.items() if name.endswith("_loss")]
+        if not losses:
+            raise ValueError(f"expected named losses ending in _loss, found {sorted(figures)}")
+        return torch.stack(losses).sum(), {name: value.detach() for name, value in figures.items()}
+
+
+class Engine:
+    """A model in training. `join()` the ranks first."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        forward: TrainingForward,
+        optimizer: torch.optim.Optimizer,
+        *,
+        deepspeed_file: dict[str, Any],
+        micro_batch: int,
+        accumulation: int = 1,
+        clip: float = 0.0,
+        precision: str = "fp32",
+    ) -> None:
+        self.stage = int(deepspeed_file.get("zero_optimization", {}).get("stage", 0))
+        self.clip, self.accumulation = clip, accumulation
+        self._probe = torch.zeros((), device=ranks.device())
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_hook(self._probe_gradient)
+        _quiet()
+        deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False)
+        self._engine, *_ = deepspeed.initialize(
+            model=_Step(model, forward),
+            optimizer=optimizer,
+            config={
+                **deepspeed_file,
+                "train_micro_batch_size_per_gpu": micro_batch,
+                "gradient_accumulation_steps": accumulation,
+                # at ZeRO 0 DeepSpeed would clip without telling the norm
+                "gradient_clipping": clip if self.stage > 0 else 0.0,
+                # no lower-precision modules: gradients are averaged between ranks in fp32
+                "torch_autocast": {
+                    "enabled": precision == "bf16",
+                    "dtype": "bfloat16",
+                    "lower_precision_safe_modules": [],
+                },
+            },
+        )
+        self._files = _SafeFiles(self._engine._config)
+        self._engine.checkpoint_engine = self._files
+
+    @property
+    def model(self) -> nn.Module:
+        """The model itself; at ZeRO 3 its weights are spread over the ranks."""
+        return self._engine.module.model
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total loss and figures, without an update."""
+        return self._engine(batch)
+
+    def step(self, batches: Sequence[Any], learning_rate: float, describe: Callable[[Any], str] = str) -> StepResult:
+        """One update from `accumulation` micro-batches of this rank.
+
+        Args:
+            batches: as many as `accumulation`.
+            learning_rate: of this update.
+            describe: names a batch (its study ids) in an error.
+
+        Raises:
+            NonFiniteError: on every rank, before the update, if any rank's loss or gradient is NaN or infinite.
+        """
+        if len(batches) != self.accumulation:
+            raise ValueError(f"expected {self.accumulation} micro-batches, found {len(batches)}")
+        self._engine.train()
+        measured: list[Tensor] = []
+        names: list[str] = []
+        for number, batch in enumerate(batches):
+            self._probe.zero_()
+            loss, figures = self._engine(batch)
+            names = list(figures)
+            self._engine.backward(loss)
+            measured.append(torch.stack([v.detach().float().mean() for v in (loss, self._probe, *figures.values())]))
+            if number < self.accumulation - 1:
+                self._engine.step()  # no update: DeepSpeed counts micro-batches here
+        mine = torch.stack(measured).double().cpu()
+        everyone = ranks.gather_numbers(mine.flatten().tolist()).view(-1, *mine.shape)  # [ranks, micro, loss probe ...]
+        self._stop_if_not_finite(everyone, batches, describe)
+        norm = self._update(learning_rate)
+        mean = everyone.mean((0, 1)).tolist()
+        return StepResult(mean[0], dict(zip(names, mean[2:], strict=True)), norm)
+
+    def _probe_gradient(self, gradient: Tensor) -> None:
+        # This rank's own gradient, before DeepSpeed averages and frees it; a sum is finite only if all terms are.
+        self._probe.add_(gradient.detach().sum(dtype=torch.float32))
+
+    def _stop_if_not_finite(self, everyone: Tensor, batches: Sequence[Any], describe: Callable[[Any], str]) -> None:
+        finite = torch.isfinite(everyone[..., :2])
+        if finite.all():
+            return
+        rank = dist.get_rank()
+        own = [describe(b) for b, ok in zip(batches, finite[rank].all(-1).tolist(), strict=True) if not ok]
+        found = []
+        for r, text in enumerate(ranks.gather_text(" ".join(own))):
+            if not finite[r].all():
+                what = "gradient" if finite[r, :, 0].all() else "loss"
+                found.append(f"a {what} that is NaN or infinite on rank {r} ({text})")
+        raise NonFiniteError(
+            f"expected a finite loss and gradient, found {'; '.join(found)}; no rank has applied the update. Look at "
+            f"these studies, or lower the learning rate, and go on from the last checkpoint"
+        )
+
+    def _update(self, learning_rate: float) -> float:
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        norm = float("nan")
+        if self.stage == 0:
+            own = [p for p in self.model.parameters() if p.grad is not None]
+            norm = float(torch.nn.utils.clip_grad_norm_(own, self.clip or float("inf")))
+            if not torch.isfinite(torch.tensor(norm)):
+                raise NonFiniteError("expected a finite gradient norm, found its sum over ranks infinite; not updated")
+        self._engine.step()
+        if not self._engine.was_step_applied():
+            raise NonFiniteError("expected a finite gradient norm, found its sum over ranks infinite; not updated")
+        return norm if self.stage == 0 else float(self._engine.get_global_grad_norm())
+
+    def weights(self) -> dict[str, Tensor]:
+        """The full state dict of the model: on its own device, detached; at ZeRO 3 gathered, and only rank 0 gets it.
+
+        All ranks must call it.
+        """
+        if self.stage < 3:
+            return {name: value.detach() for name, value in self.model.state_dict().items()}
+        full = {name: value.detach().clone() for name, value in self.model.named_buffers()}
+        for name, parameter in self.model.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter]):
+                if dist.get_rank() == 0:
+                    full[name] = parameter.detach().clone()
+        return full if dist.get_rank() == 0 else {}
+
+    def save(self, folder: Path) -> None:
+        """Writes weights and optimizer, a shard per rank, under `folder`. All ranks must call it."""
+        self._engine.save_checkpoint(str(folder), tag=SHARDS, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        """Reads what `save` wrote, for the same number of ranks and ZeRO stage. All ranks must call it.
+
+        Raises:
+            CheckpointError: a file is missing, damaged, or holds anything but tensors and plain values.
+        """
+        path, _ = self._engine.load_checkpoint(str(folder), tag=SHARDS)
+        if path is None:
+            raise CheckpointError(f"expected DeepSpeed's files in {folder / SHARDS}, found none; remove {folder}")
+
+    def close(self) -> None:
+        """Frees what DeepSpeed holds."""
+        self._engine.destroy()
+
+
+class _SafeFiles(TorchCheckpointEngine):
+    """DeepSpeed's file access with a checksum beside every file, and without running what a pickle says."""
+
+    # what DeepSpeed itself puts beside tensors and plain values
+    CLASSES = (LossScaler, ZeroStageEnum, fragment_address, OrderedDict, torch.Size)
+
+    def save(self, state_dict: dict[str, Any], path: str) -> None:
+        super().save(state_dict, path)
+        Path(f"{path}.sha256").write_text(_sha256(path))
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        try:
+            expected = Path(f"{path}.sha256").read_text()
+            if _sha256(path) != expected:
+                raise CheckpointError(
+                    f"{path} is damaged: its checksum differs; remove its step folder and resume again"
+                )
+            with torch.serialization.safe_globals(list(self.CLASSES)):
+                return torch.load(path, map_location=map_location, weights_only=True)
+        except UnpicklingError as error:
+            raise CheckpointError(
+                f"{path} holds more than tensors and plain values, so it is not loaded: {error}"
+            ) from None
+        except OSError as error:
+            raise CheckpointError(f"expected a checkpoint file at {path}, found none ({error})") from None
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _quiet() -> None:
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # A kernel for inference that DeepSpeed would compile here, half a minute with gcc, and never use in training.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -1,0 +1,123 @@
+"""Who takes part in a run: alone, under torchrun or the deepspeed launcher, or under srun. No MPI."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from vol3d.errors import ConfigError
+
+TIMEOUT = datetime.timedelta(hours=1)
+"""Ranks wait this long for each other: validation runs on rank 0 alone. Launchers end the others when one dies."""
+
+TEXT_BYTES = 512
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process stands among all."""
+
+    rank: int
+    world: int
+    local_rank: int
+    master: str | None = None
+    """``host:port`` of rank 0; None for a process on its own."""
+
+
+def find_place(environ: Mapping[str, str]) -> Place:
+    """Reads the launcher's variables: torchrun's and deepspeed's first, then srun's; without either, one process.
+
+    Under srun the master is the first host of the step and the port follows from the job and step numbers, so that
+    every rank finds the same without talking; `MASTER_ADDR` and `MASTER_PORT` override both.
+
+    Raises:
+        ConfigError: the variables are there but incomplete.
+    """
+    if "RANK" in environ and "WORLD_SIZE" in environ and "MASTER_ADDR" in environ:
+        master = f"{environ['MASTER_ADDR']}:{environ.get('MASTER_PORT', '29500')}"
+        return Place(int(environ["RANK"]), int(environ["WORLD_SIZE"]), int(environ.get("LOCAL_RANK", 0)), master)
+    # Inside an sbatch script SLURM_PROCID and SLURM_NTASKS are set too; only srun sets SLURM_STEP_NUM_TASKS.
+    world = int(environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    if world == 1 or "SLURM_PROCID" not in environ:
+        return Place(0, 1, 0)
+    job, step = int(environ.get("SLURM_JOB_ID", "0")), int(environ.get("SLURM_STEP_ID", "0"))
+    port = environ.get("MASTER_PORT", str(20000 + (job * 7 + step) % 20000))
+    host = environ.get("MASTER_ADDR") or _first_host(environ)
+    return Place(int(environ["SLURM_PROCID"]), world, int(environ.get("SLURM_LOCALID", 0)), f"{host}:{port}")
+
+
+def _first_host(environ: Mapping[str, str]) -> str:
+    if environ.get("SLURM_STEP_NUM_NODES") == "1":
+        return "127.0.0.1"
+    nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST") or ""
+    if nodes and not set(nodes) & set("[,"):
+        return nodes
+    try:
+        listed = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True, timeout=60
+        )
+        return listed.stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        if (
+            "SLURM_LAUNCH_NODE_IPADDR" in environ
+        ):  # right where srun was started on the first node, as in an sbatch script
+            return environ["SLURM_LAUNCH_NODE_IPADDR"]
+    raise ConfigError(
+        f"expected the first host of {nodes!r} from `scontrol show hostnames`, found none; "
+        f"export MASTER_ADDR=<host of rank 0> before srun"
+    )
+
+
+def join() -> Place:
+    """Enters the process group of all ranks (nccl on CUDA, else gloo), and picks this process's device."""
+    place = find_place(os.environ)
+    # DeepSpeed reads these, whatever the launcher was
+    os.environ.update(RANK=str(place.rank), WORLD_SIZE=str(place.world), LOCAL_RANK=str(place.local_rank))
+    if device().type == "cuda":
+        torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
+    if dist.is_initialized():
+        return place
+    backend = "nccl" if device().type == "cuda" else "gloo"
+    if place.master is None:  # no port and no file: nothing that two runs on one machine could fight over
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
+    else:
+        dist.init_process_group(
+            backend, init_method=f"tcp://{place.master}", rank=place.rank, world_size=place.world, timeout=TIMEOUT
+        )
+    return place
+
+
+def device() -> torch.device:
+    """The accelerator of this process; DS_ACCELERATOR=cpu keeps a machine with a GPU on its CPU."""
+    if torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def barrier() -> None:
+    """Waits for all ranks."""
+    dist.barrier()
+
+
+def gather_numbers(values: list[float]) -> torch.Tensor:
+    """float64 [ranks, len(values)], the same on every rank."""
+    mine = torch.tensor(values, dtype=torch.float64, device=device())
+    everyone = torch.empty(dist.get_world_size(), len(values), dtype=torch.float64, device=device())
+    dist.all_gather_into_tensor(everyone.view(-1), mine)
+    return everyone.cpu()
+
+
+def gather_text(text: str) -> list[str]:
+    """A short text of each rank, cut at 512 bytes, without pickle."""
+    raw = text.encode()[:TEXT_BYTES].ljust(TEXT_BYTES, b"\0")
+    mine = torch.tensor(list(raw), dtype=torch.uint8, device=device())
+    everyone = torch.empty(dist.get_world_size() * TEXT_BYTES, dtype=torch.uint8, device=device())
+    dist.all_gather_into_tensor(everyone, mine)
+    rows = everyone.cpu().view(-1, TEXT_BYTES)
+    return [bytes(row.tolist()).rstrip(b"\0").decode(errors="replace") for row in rows]

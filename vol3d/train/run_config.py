@@ -1,0 +1,91 @@
+"""What a training run is: one complete YAML file, see `configs/train/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vol3d.data.dataset import DataConfig
+from vol3d.errors import ConfigError
+from vol3d.model.vlm import ModelConfig
+from vol3d.tasks.segment import SegmentConfig
+from vol3d.train.optim import OptimConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The loop: how long, how large, how often."""
+
+    steps: int
+    """Optimizer updates. A fixed count, never a wall clock."""
+    batch_size: int
+    """Patches per update over all ranks together; the curve does not depend on the number of ranks."""
+    accumulation: int = 1
+    """Forward and backward passes per update on each rank."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer and learning rate."""
+    clip: float = 1.0
+    """Largest global gradient norm; 0 leaves gradients as they are. nnU-Net's SGD uses 12."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """``bf16`` is autocast: weights, gradients and optimizer stay fp32."""
+    deepspeed: str = "zero0"
+    """A file of `configs/deepspeed` (``zero0`` to ``zero3``) or a path to a DeepSpeed JSON of the same kind."""
+    ema_decay: float | None = None
+    """Moving average of the weights, used for validation and the saved model; not with ZeRO 3."""
+    workers: int = 0
+    """Loader processes per rank; the samples do not depend on it."""
+    log_every: int = 1
+    """Updates between rows of `log.csv` and TensorBoard."""
+    checkpoint_every: int = 500
+    """Updates between resumable checkpoints; the last update always writes one."""
+    keep_checkpoints: int = 2
+    """Resumable checkpoints kept."""
+    validate_every: int = 0
+    """Updates between validations; 0 validates only after the last update."""
+    best_metric: str = "dice"
+    """Validation metric, higher is better, that picks RUN/best."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulation", "log_every", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"expected {name} >= 1, found {getattr(self, name)}")
+        for name in ("clip", "workers", "validate_every"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"expected {name} >= 0, found {getattr(self, name)}")
+        if self.batch_size % self.accumulation:
+            raise ConfigError(
+                f"expected batch_size to be a multiple of accumulation, found {self.batch_size} and {self.accumulation}"
+            )
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(f"expected ema_decay between 0 and 1, or null, found {self.ema_decay}")
+
+    def micro_batch(self, world: int) -> int:
+        """Patches per forward pass on each of `world` ranks.
+
+        Raises:
+            ConfigError: the batch cannot be shared equally.
+        """
+        if self.batch_size % (world * self.accumulation):
+            raise ConfigError(
+                f"expected batch_size to be a multiple of ranks x accumulation = {world} x {self.accumulation}, "
+                f"found {self.batch_size}; change train.batch_size or train.accumulation, or run with fewer ranks"
+            )
+        return self.batch_size // (world * self.accumulation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything a run needs beside the cache."""
+
+    preprocess: str
+    """The recipe of the cache, a path relative to this file."""
+    data: DataConfig
+    """Patches, channels, sampling, augmentation."""
+    model: ModelConfig
+    """The network."""
+    task: SegmentConfig
+    """The losses."""
+    train: TrainConfig
+    """The loop."""
+    seed: int = 0
+    """Of the weights, the samples and everything drawn in a step."""
