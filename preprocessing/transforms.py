@@ -17,7 +17,8 @@ from scipy import ndimage
 
 from vol3d.errors import ConfigError, GeometryError
 from vol3d.geometry import Grid
-from vol3d.types import Array, Zyx, ZyxMm
+from vol3d.measure import bounding_box
+from vol3d.types import Zyx, ZyxMm
 from vol3d.volume import Volume
 
 BODY_HU = -400.0
@@ -131,9 +132,9 @@ class CropToBody(_Recorded):
         margin = np.ceil(self.margin_mm / np.array(grid.spacing_mm)).astype(int)
         start, stop = start - margin, stop + margin
         for volume in volumes.values():
-            if volume.modality == "mask" and volume.array_ZYX.any():
-                low, high = bounding_box(volume.array_ZYX)
-                start, stop = np.minimum(start, low), np.maximum(stop, high)
+            box = bounding_box(volume.array_ZYX) if volume.modality == "mask" else None
+            if box is not None:
+                start, stop = np.minimum(start, box[0]), np.maximum(stop, box[1])
         start, stop = np.maximum(start, 0), np.minimum(stop, grid.shape)
         first, last = (int(start[0]), int(start[1]), int(start[2])), (int(stop[0]), int(stop[1]), int(stop[2]))
         out = {**data, **{key: volume.crop(first, last) for key, volume in volumes.items()}}
@@ -178,21 +179,12 @@ def body_box(volume: Volume) -> tuple[Zyx, Zyx, tuple[float, float, float]]:
         x, y, z = volume.grid.index_to_mm((np.array(shape) - 1) / 2)
         return (0, 0, 0), shape, (float(x), float(y), float(z))
     body = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
-    low, high = bounding_box(body)
+    low, high = (np.array(corner) for corner in bounding_box(body) or ((0, 0, 0), shape))
     start = np.maximum((low - 1) * step, 0)
     stop = np.minimum((high + 1) * step, shape)
     x, y, z = volume.grid.index_to_mm(np.array(ndimage.center_of_mass(body)) * step)
     as_zyx = lambda a: (int(a[0]), int(a[1]), int(a[2]))  # noqa: E731
     return as_zyx(start), as_zyx(stop), (float(x), float(y), float(z))
-
-
-def bounding_box(mask_ZYX: Array) -> tuple[Array, Array]:
-    """First and one-past-last index of the members, per axis."""
-    low, high = np.zeros(3, int), np.zeros(3, int)
-    for axis in range(3):
-        present = np.flatnonzero(mask_ZYX.any(axis=tuple(a for a in range(3) if a != axis)))
-        low[axis], high[axis] = present[0], present[-1] + 1
-    return low, high
 
 
 def _binary(share: Volume, source: Volume, key: str) -> Volume:

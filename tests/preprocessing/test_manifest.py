@@ -1,0 +1,64 @@
+import json
+
+import pytest
+
+from preprocessing.manifest import BadRow, Row, parse_row, read_manifest
+from vol3d.errors import ManifestError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("ct.nii.gz", "pet.nii.gz", "liver.nii.gz"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def row(**fields):
+    return {"study_id": "s1", "patient_id": "p1", "ct": "ct.nii.gz", **fields}
+
+
+def test_a_row_resolves_its_paths(folder):
+    parsed = parse_row(row(pet="pet.nii.gz", masks=[{"path": "liver.nii.gz", "phrase": "liver"}], split="val"), folder)
+    assert parsed.ct == folder / "ct.nii.gz"
+    assert parsed.masks[0].phrases == ("liver",)
+    assert parsed.split == "val"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"ct": None}, "neither 'ct' nor 'pet'"),
+        ({"ct": "nowhere.nii.gz"}, "nothing there"),
+        ({"study_id": "../etc"}, "study_id"),
+        ({"phrase": "liver"}, "unknown row key 'phrase'"),
+        ({"abscent": []}, "did you mean 'absent'"),
+        ({"split": "dev"}, "train, val or test"),
+        ({"masks": [{"path": "liver.nii.gz"}]}, "expected 'phrases'"),
+        ({"masks": [{"path": "liver.nii.gz", "phrases": [""]}]}, "expected text"),
+        ({"masks": ["liver.nii.gz"]}, "object with a path"),
+        ({"absent": [3]}, "expected text"),
+    ],
+)
+def test_faults_are_named(folder, fields, message):
+    with pytest.raises(ManifestError, match=message):
+        parse_row(row(**fields), folder)
+
+
+def test_one_bad_line_does_not_stop_the_others(folder):
+    lines = [json.dumps(row()), "{broken", json.dumps(row(study_id="s2", ct="gone.nii.gz")), "", json.dumps(row())]
+    (folder / "m.jsonl").write_text("\n".join(lines))
+    good, broken, missing, twice = read_manifest(folder / "m.jsonl")
+    assert isinstance(good, Row)
+    assert isinstance(broken, BadRow)
+    assert broken.study_id == "line 2"
+    assert missing.study_id == "s2"
+    assert "gone.nii.gz" in missing.reason
+    assert "twice" in twice.reason
+
+
+def test_an_empty_or_missing_manifest(folder):
+    with pytest.raises(ManifestError, match="no file"):
+        list(read_manifest(folder / "none.jsonl"))
+    (folder / "empty.jsonl").write_text("\n")
+    with pytest.raises(ManifestError, match="at least one study"):
+        list(read_manifest(folder / "empty.jsonl"))

@@ -1,0 +1,202 @@
+"""The command line: parse, call one workflow, turn errors into messages and exit codes. Heavy imports wait for their
+command, so that ``vol3d --help`` is quick."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from vol3d.errors import ConfigError, Vol3dError
+
+app = typer.Typer(
+    add_completion=True,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="3D vision-language pipeline for CT and PET/CT. Every command: vol3d COMMAND --help.",
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
+Input = Annotated[Path, typer.Argument(metavar="INPUT", help="Study folder (NIfTI or DICOM) or manifest.jsonl.")]
+CheckpointPath = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Run folder or exported model folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs a command; exits 0 only if all that was asked was done."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("nnunetv2", "deepspeed", "DeepSpeed", "torch.distributed", "matplotlib", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        app(args)
+    except Vol3dError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise SystemExit(130) from None
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the studies and manifest.jsonl.")],
+    studies: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    file_format: Annotated[Literal["nifti", "dicom"], typer.Option("--format", help="File format.")] = "nifti",
+) -> None:
+    """Write procedural CT and PET/CT torso studies with masks, phrases and reports.
+
+    Example: vol3d phantom out/phantoms --studies 20 --seed 1 --format dicom
+    """
+    from preprocessing.phantom import write_phantoms
+    from vol3d.progress import progress
+
+    with progress("phantom", studies, "studies") as advance:
+        manifest = write_phantoms(out, studies, seed, file_format, progress=lambda _: advance())
+    typer.echo(str(manifest))
+
+
+@app.command()
+def preprocess(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="manifest.jsonl, or a folder with --source.")],
+    config: Annotated[Path, typer.Option("--config", help="Recipe, or a training config that names one.")],
+    out: Annotated[Path, typer.Option("--out", metavar="CACHE", help="Cache folder; made, or resumed.")],
+    source: Annotated[str | None, typer.Option(help="Dataset layout of a folder: sts.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Only every N-th study, from the I-th.")] = "1/1",
+    assume_hu: Annotated[bool, typer.Option("--assume-hu", help="Trust that a suspicious CT holds HU; recorded.")] = False,
+) -> None:
+    """Turn raw studies into cache entries. Run again to resume; bad studies go to CACHE/quarantine.jsonl.
+
+    Example: vol3d preprocess out/phantoms/manifest.jsonl --config configs/preprocess/petct.yaml --out out/cache
+    """
+    from vol3d.workflows.prepare import prepare
+
+    summary = prepare(manifest, config, out, source=source, workers=workers, shard=_shard(shard), assume_hu=assume_hu)
+    typer.echo(f"{len(summary.built)} built, {len(summary.kept)} kept, {len(summary.quarantined)} quarantined: {out}")
+    _fail_with(summary.quarantined, "quarantined")
+
+
+@app.command()
+def verify(cache: Annotated[Path, typer.Argument(metavar="CACHE", help="Cache folder.")]) -> None:
+    """Read every byte of a cache and report what is wrong; exits with 1 on any fault.
+
+    Example: vol3d verify out/cache
+    """
+    from preprocessing.verify_cache import verify as verify_cache
+
+    faults = verify_cache(cache)
+    _fail_with({study: "; ".join(found) for study, found in faults.items()}, "faulty")
+    typer.echo(f"{cache}: no fault found")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training config (YAML).")],
+    cache: Annotated[Path, typer.Option(help="Cache made with the config's recipe.")],
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder.")],
+    init: Annotated[Path | None, typer.Option(metavar="CHECKPOINT", help="Start from these weights.")] = None,
+    resume: Annotated[Literal["auto", "no"], typer.Option(help="auto: go on where RUN stopped.")] = "no",
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. train.steps=9.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build all, run one step, write nothing.")] = False,
+) -> None:
+    """Train with DeepSpeed: alone, under the deepspeed launcher, torchrun or srun.
+
+    Example: vol3d train configs/train/sts_petct.yaml --cache out/cache --out out/run
+    """
+    from vol3d.workflows.training import run_training
+
+    run_training(config, cache, out, init=init, resume=resume, overrides=set_ or [], dry_run=dry_run)
+
+
+@app.command()
+def segment(
+    checkpoint: CheckpointPath,
+    source: Input,
+    out: Out,
+    prompt: Annotated[list[str] | None, typer.Option(help="A phrase; repeat for more.")] = None,
+    prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="One phrase a line.")] = None,
+    grid: Annotated[Literal["ct", "pet"] | None, typer.Option(help="Grid of the masks; CT's where there is one.")] = None,
+    device: Device = "auto",
+    assume_hu: Annotated[bool, typer.Option("--assume-hu", help="Trust that a suspicious CT holds HU; recorded.")] = False,
+) -> None:
+    """Masks for phrases, on the source grid, with probability, volume, SUVmax and slices.
+
+    Example: vol3d segment out/run study/ --prompt "left kidney" --prompt "FDG-avid liver lesion" --out out/masks
+    """
+    from vol3d.workflows.segment import segment as run_segment
+
+    phrases = [*(prompt or []), *(_lines(prompts) if prompts else [])]
+    summary = run_segment(checkpoint, source, phrases, out, grid=grid, device=_device(device), assume_hu=assume_hu)
+    typer.echo(f"{len(summary.done)} studies written to {out}")
+    _fail_with(summary.failed, "failed")
+
+
+@app.command()
+def evaluate(
+    checkpoint: CheckpointPath,
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="Cache with truth.")],
+    out: Out,
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which studies.")] = "test",
+    device: Device = "auto",
+) -> None:
+    """Score a checkpoint: metrics.csv (a row a phrase), metrics.json (with intervals), plots.
+
+    Example: vol3d evaluate out/run out/cache --split test --out out/eval
+    """
+    from vol3d.workflows.evaluate import evaluate as run_evaluate
+
+    summary = run_evaluate(checkpoint, cache, out, split=split, device=_device(device))
+    for name, value in summary["headline"].items():
+        typer.echo(f"{name:32s} {value}")
+    typer.echo(f"written to {out}")
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("out/demo")) -> None:
+    """Phantom PET/CT through preprocess, train, segment and evaluate, with pictures; about ten minutes on two cores.
+
+    Example: vol3d demo --out out/demo
+    """
+    from vol3d.workflows.demo import run_demo
+
+    run_demo(out, echo=typer.echo)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdigit() and count.isdigit()):
+        raise ConfigError(f"expected --shard I/N such as 1/4, found {text!r}")
+    return int(index), int(count)
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise ConfigError(f"expected a file of prompts, one a line, found nothing at {path}")
+    return [line for line in path.read_text().splitlines() if line.strip()]
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"expected a CUDA device for --device {name}, found none; use --device cpu")
+    return name
+
+
+def _fail_with(reasons: dict[str, Any], word: str) -> None:
+    if reasons:
+        for study, reason in reasons.items():
+            typer.echo(f"{word}: {study}: {reason}", err=True)
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

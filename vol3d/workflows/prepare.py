@@ -1,0 +1,76 @@
+"""`vol3d preprocess`: the manifest or dataset folder, the recipe, and the cache they make."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+import yaml
+
+from preprocessing.build_cache import Summary, preprocess
+from preprocessing.transforms import PreprocessConfig
+from vol3d.config import load_yaml
+from vol3d.errors import ConfigError
+
+SOURCES = ("sts",)
+"""Dataset layouts in `preprocessing/sources`, each a module with ``rows(folder)``."""
+
+
+def load_recipe(path: Path) -> PreprocessConfig:
+    """The recipe in `path`, or the one that a training config there names under ``preprocess``.
+
+    Raises:
+        ConfigError: no such file, or neither kind of configuration.
+    """
+    return load_yaml(recipe_path(path), PreprocessConfig)
+
+
+def recipe_path(path: Path) -> Path:
+    """Where the recipe is: `path` itself, or what its ``preprocess`` key points to, relative to it."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"expected a configuration file, found nothing at {path}")
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    named = tree.get("preprocess") if isinstance(tree, dict) else None
+    return path if named is None else path.parent / str(named)
+
+
+def prepare(
+    manifest: Path,
+    config: Path,
+    out: Path,
+    *,
+    source: str | None = None,
+    workers: int = 1,
+    shard: tuple[int, int] = (1, 1),
+    assume_hu: bool = False,
+    show_progress: bool = True,
+) -> Summary:
+    """Builds or resumes a cache. With `source`, `manifest` is a dataset folder and its rows are kept as
+    ``CACHE/manifest.jsonl``.
+
+    Raises:
+        ConfigError, ManifestError, FingerprintError: nothing can be done at all.
+    """
+    recipe = load_recipe(config)
+    if source is not None:
+        if source not in SOURCES:
+            raise ConfigError(f"expected --source to be one of {', '.join(SOURCES)}, found {source!r}")
+        rows = list(import_module(f"preprocessing.sources.{source}").rows(manifest))
+        manifest = write_rows(rows, Path(out) / "manifest.jsonl")
+    return preprocess(
+        manifest, recipe, out, workers=workers, shard=shard, assume_hu=assume_hu, show_progress=show_progress
+    )
+
+
+def write_rows(rows: list[dict], path: Path) -> Path:
+    """Writes manifest rows in one step, so that shards that start together all see a whole file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{id(rows)}")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    temporary.replace(path)
+    return path

@@ -1,0 +1,159 @@
+"""Asks a model every phrase of a cached study and compares the answers with the truth."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from vol3d.cache import Entry, MaskRecord
+from vol3d.checkpoint import Calibration
+from vol3d.export.regrid import to_source_grid
+from vol3d.metrics.segmentation import dice, lesion_counts, mirror_left_right, score, suv_match, wrong_side
+from vol3d.text.organs import side_of
+from vol3d.types import Array
+
+Ask = Callable[[Entry, list[str]], "tuple[Array, Array]"]
+"""(entry, phrases) -> probability_PZYX uint8 on the entry's grid, presence_P logits."""
+
+Wording = Literal["seen", "unseen", "absent"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One phrase asked of one study, and what is true of it."""
+
+    study_id: str
+    phrase: str
+    mask: MaskRecord | None
+    """None: the phrase is listed as absent."""
+    wording: Wording
+
+    @property
+    def kind(self) -> str:
+        """``lesion`` for a finding, ``organ`` for any other structure, ``absent``."""
+        if self.mask is None:
+            return "absent"
+        return "lesion" if self.mask.finding_id else "organ"
+
+
+def probes_of(entry: Entry, wordings: Literal["one", "all"] = "one", absent_limit: int | None = None) -> list[Probe]:
+    """Phrases to ask: of every mask one seen and one unseen wording (or all), and the listed absences.
+
+    Which one is fixed by the study and the mask, so that two models are asked the same.
+    """
+    out: list[Probe] = []
+    unseen = entry.meta.get("unseen_phrases", {}) if hasattr(entry, "meta") else {}
+    for mask in entry.masks:
+        for wording, phrases in (("seen", mask.phrases), ("unseen", unseen.get(mask.name, ()))):
+            if phrases:
+                first = _stable_choice(f"{entry.study_id}:{mask.name}", len(phrases))
+                chosen = phrases if wordings == "all" else [phrases[first]]
+                out += [Probe(entry.study_id, phrase, mask, wording) for phrase in chosen]
+    absent = list(entry.absent)
+    if absent_limit is not None and len(absent) > absent_limit:
+        order = np.random.default_rng(_stable_choice(entry.study_id, 2**31)).permutation(len(absent))
+        absent = [absent[i] for i in sorted(order[:absent_limit])]
+    return out + [Probe(entry.study_id, phrase, None, "absent") for phrase in absent]
+
+
+def ask_study(ask: Ask, entry: Entry, probes: Iterable[Probe]) -> tuple[Array, Array]:
+    """Probabilities (uint8) and presence logits in the order of the probes; each distinct phrase is asked once."""
+    phrases = [p.phrase for p in probes]
+    distinct = list(dict.fromkeys(phrases))
+    probability_PZYX, presence_P = ask(entry, distinct)
+    order = [distinct.index(p) for p in phrases]
+    return probability_PZYX[order] if order != list(range(len(order))) else probability_PZYX, presence_P[order]
+
+
+def _stable_choice(text: str, count: int) -> int:
+    """The same number in 0..count-1 for the same text, in every process."""
+    return zlib.crc32(text.encode()) % count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One phrase of one study, scored; a row of ``metrics.csv``."""
+
+    study_id: str
+    patient_key: str
+    phrase: str
+    mask: str
+    label: str
+    kind: str
+    wording: str
+    presence_logit: float
+    probability: float
+    answered_present: bool
+    truth_ml: float
+    answer_ml: float
+    dice: float
+    nsd_2mm: float
+    hd95_mm: float
+    lesion_tp: int
+    lesion_fp: int
+    lesion_fn: int
+    dice_native_pet: float
+    suv_match: float
+    wrong_side: float
+    """1 or 0; NaN where the phrase names no side."""
+
+
+def score_probe(
+    probe: Probe, entry: Entry, probability_ZYX: Array, presence_logit: float, calibration: Calibration
+) -> Case:
+    """Scores on the entry's grid; lesions of studies with PET on the native PET grid as well."""
+    probability = calibration.probability(presence_logit)
+    present = probability >= calibration.presence_threshold
+    level = calibration.mask_level if present else 256  # above every uint8: an empty mask
+    answer = probability_ZYX >= level
+    shape = entry.grid.shape
+    truth = np.zeros(shape, np.uint8) if probe.mask is None else entry.read_mask(probe.mask.name, (0, 0, 0), shape)
+    scores = score(answer, truth, entry.grid)
+    counts = lesion_counts(answer, truth, entry.grid)
+    native_dice, match = float("nan"), float("nan")
+    if probe.kind == "lesion" and "pet" in entry.images:
+        pet = entry.pet_native()
+        native = to_source_grid(probability_ZYX, entry.grid, pet.grid, level / 255)
+        native_truth = entry.native_mask(probe.mask.name) if probe.mask else np.zeros(pet.grid.shape, np.uint8)
+        native_dice, match = dice(native, native_truth), suv_match(native, native_truth, pet)
+    return Case(
+        study_id=entry.study_id,
+        patient_key=entry.patient_key,
+        phrase=probe.phrase,
+        mask=probe.mask.name if probe.mask else "",
+        label=(probe.mask.label or "") if probe.mask else "",
+        kind=probe.kind,
+        wording=probe.wording,
+        presence_logit=presence_logit,
+        probability=probability,
+        answered_present=bool(answer.any()),
+        truth_ml=scores.truth_ml,
+        answer_ml=scores.pred_ml,
+        dice=scores.dice,
+        nsd_2mm=scores.nsd,
+        hd95_mm=scores.hd95_mm,
+        lesion_tp=counts.tp,
+        lesion_fp=counts.fp,
+        lesion_fn=counts.fn,
+        dice_native_pet=native_dice,
+        suv_match=match,
+        wrong_side=_side_fault(probe, entry, answer, truth),
+    )
+
+
+def _side_fault(probe: Probe, entry: Entry, answer: Array, truth: Array) -> float:
+    side = side_of(probe.phrase)
+    if probe.mask is None or side is None:
+        return float("nan")
+    other = "left" if side == "right" else "right"
+    twin = (probe.mask.label or "").replace(side, other)
+    counterpart = next((m for m in entry.masks if m.label == twin and m.label != probe.mask.label), None)
+    if counterpart is not None:
+        mirrored = entry.read_mask(counterpart.name, (0, 0, 0), entry.grid.shape)
+    else:
+        mirrored = mirror_left_right(truth, entry.grid, entry.body_center_mm[0])
+    return float(wrong_side(answer, truth, mirrored))
