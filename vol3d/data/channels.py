@@ -146,8 +146,12 @@ def read_crop(entry: Entry, start: Zyx, stop: Zyx) -> Crop:
     """Reads start <= index < stop of every image the study has, with what each covers."""
     found: dict[str, Array | None] = {"ct": None, "pet": None}
     valid: dict[str, Array | None] = {"ct": None, "pet": None}
+    box = entry.grid.crop(start, stop)
+    inside = entry.grid.contains(box, tolerance_mm=0)
     for image in entry.images:
         found[image] = entry.read(image, start, stop)
+        if inside and entry.source_grids[image].contains(box, tolerance_mm=0):
+            continue  # eight corners say it for most patches
         covered = entry.coverage(image, start, stop)
         valid[image] = None if covered.all() else covered
     return Crop(found["ct"], found["pet"], valid["ct"], valid["pet"])

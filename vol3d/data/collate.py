@@ -72,6 +72,7 @@ class Collate:
     tokens: TokenSource
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
+        """One batch of samples with equally many phrases and equally large patches."""
         phrases = tuple(s.phrases for s in samples)
         tokens, mask = self.tokens.batch(phrases)
         return Batch(
@@ -139,7 +140,7 @@ class StepSampler(Sampler[list[int]]):
 
 
 def make_loader(
-    dataset: Dataset[Sample],
+    dataset: Dataset[Any],
     sampler: StepSampler,
     tokens: TokenSource,
     workers: int,

@@ -19,9 +19,10 @@ _NOT_A_NOUN = re.compile(
     re.I,
 )
 
-_SIDE = re.compile(r"(?<![a-z0-9])(left|right)(?=(?:wards?|most)?(?![a-z0-9]))", re.I)
-_SHORT_SIDE = re.compile(r"(?<![a-z0-9.])(lt|rt|l|r)(?![a-z0-9'’])(?!\.?\s*-?\s*\d)", re.I)
-_LOBE = re.compile(r"(?<![A-Za-z0-9])([RL])(?=(?:UL|LL)(?![A-Za-z0-9]))")
+_SIDE = re.compile(r"(?<![a-z0-9])(left|right)(?=(?:wards?|most|sided?|hand(?:ed)?)?(?![a-z0-9]))", re.I)
+_SHORT_SIDE = re.compile(r"(?<![a-z0-9.-])(lt|rt|l|r)(?![a-z0-9'])(?!\.?\s*-?\s*\d)", re.I)
+_LOBE = re.compile(r"(?<![a-z0-9])([rl])(?=(?:ul|ll|uq|lq)(?![a-z0-9]))", re.I)  # RUL, LLQ
+_HIDDEN = re.compile(r"(?!(?:up|b|f)right|cleft|leftover|rightly)\b\w*(?:left|right)\w*", re.I)
 _OTHER = {"left": "right", "right": "left", "l": "r", "r": "l", "lt": "rt", "rt": "lt"}
 
 # Words whose side is part of the name of something that has no mirror image of that name.
@@ -45,7 +46,7 @@ _ALONG = {
         r"distal|\btop|bottom|supra|infra|sub(?:phren|diaphragm|carin|hepat)|\b[CTLS]\d|cervical|lumbar|\bR[UL]L\b|\bL[UL]L\b",
         re.I,
     ),
-    1: re.compile(r"anterior|posterior|ventral|dorsal|front|back\b|behind|retro|pre(?:sacral|vertebral)|post\w*al", re.I),
+    1: re.compile(r"anterior|posterior|ventral|dorsal|front|back\b|behind|retro|presacral|prevertebral", re.I),
 }
 
 
@@ -66,7 +67,7 @@ def wordings(phrase: str) -> tuple[str, ...]:
 
 def names_side(phrase: str) -> bool:
     """True if the text speaks of left or right, in any form that is recognised."""
-    return any(p.search(phrase) for p in (_SIDE, _SHORT_SIDE, _LOBE, _UNDEFINED, _FOREIGN_SIDE))
+    return any(p.search(phrase) for p in (_SIDE, _SHORT_SIDE, _LOBE, _HIDDEN, _UNDEFINED, _FOREIGN_SIDE))
 
 
 def names_direction(phrase: str, axis: int) -> bool:
@@ -81,6 +82,8 @@ def swap_sides(phrase: str) -> str | None:
     atrium" (the mirrored heart still has its left atrium), "dextrocardia", "middle lobe", sides in other languages.
     """
     if _UNDEFINED.search(phrase) or _FOREIGN_SIDE.search(phrase):
+        return None
+    if any(not _SIDE.match(word) for word in _HIDDEN.findall(phrase)):
         return None
     if not names_side(phrase):
         return phrase

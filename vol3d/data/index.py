@@ -1,0 +1,153 @@
+"""What can be asked of each study, and how often, so that no concept drowns another.
+
+A mask's concept is its label, or its name where it has none. Masks are drawn with a weight of one over the number of
+masks of their concept, so that every concept is asked about equally often over the whole set, as far as the studies
+that have it allow; where a study has both, masks of findings and of other structures share the questions by a fixed
+fraction.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vol3d.cache import Entry, MaskRecord
+from vol3d.data.phrases import swap_sides, wordings
+from vol3d.errors import CacheError
+from vol3d.types import Array
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """The questions one study can answer; light enough to be sent to every worker."""
+
+    study_id: str
+    masks: tuple[MaskRecord, ...]
+    """Masks with at least one voxel and one phrase."""
+    weights: tuple[float, ...]
+    """One a mask, see the module."""
+    absent: tuple[str, ...]
+    """Phrases that the study lists as not there."""
+
+    def owners(self, phrase: str) -> tuple[MaskRecord, ...]:
+        """Every mask that the phrase is said to describe; their union is its truth."""
+        return tuple(m for m in self.masks if any(same_text(phrase, p) for p in m.phrases))
+
+    def phrases(self) -> Iterable[str]:
+        """All phrases, present and absent."""
+        for mask in self.masks:
+            yield from mask.phrases
+        yield from self.absent
+
+
+def same_text(one: str, other: str) -> bool:
+    """True if two phrases differ in case and spacing at most."""
+    return one.lower().split() == other.lower().split()
+
+
+def index_studies(entries: Iterable[Entry]) -> tuple[StudyRecord, ...]:
+    """Reads what each entry lists and weighs its masks.
+
+    Raises:
+        CacheError: a study can answer nothing, or lists a phrase both as present and as absent.
+    """
+    found = []
+    for entry in entries:
+        masks = tuple(m for m in entry.masks if m.voxels > 0 and m.phrases)
+        absent = tuple(dict.fromkeys(entry.absent))
+        stated = {" ".join(p.lower().split()) for m in masks for p in m.phrases}
+        both = [p for p in absent if " ".join(p.lower().split()) in stated]
+        if both:
+            raise CacheError(
+                f"{entry.study_id}: {both[0]!r} is listed both for a mask and as absent; correct the manifest"
+            )
+        if not masks and not absent:
+            raise CacheError(
+                f"{entry.study_id}: expected masks with phrases or absent phrases to train on, found none; "
+                f"leave the study out of the split"
+            )
+        found.append((entry.study_id, masks, absent))
+    counts = Counter(concept(m) for _, masks, _ in found for m in masks)
+    return tuple(StudyRecord(s, m, tuple(1 / counts[concept(r)] for r in m), a) for s, m, a in found)
+
+
+def concept(mask: MaskRecord) -> str:
+    """What masks of different studies have in common."""
+    return mask.label or mask.name
+
+
+def draw_mask(rng: np.random.Generator, study: StudyRecord, candidates: Sequence[int], finding_fraction: float) -> int:
+    """One of the candidate masks (positions in `study.masks`, at least one)."""
+    group, value = rng.random(2)
+    findings = [i for i in candidates if study.masks[i].finding_id is not None]
+    others = [i for i in candidates if study.masks[i].finding_id is None]
+    if findings and others:
+        candidates = findings if group < finding_fraction else others
+    steps = np.cumsum([study.weights[i] for i in candidates])
+    return candidates[min(int(np.searchsorted(steps, value * steps[-1], side="right")), len(candidates) - 1)]
+
+
+def all_texts(studies: Iterable[StudyRecord], *, wording: bool, swapped: bool) -> list[str]:
+    """Every text that sampling can ever draw, sorted: what the embedding bank has to hold."""
+    phrases = {p for study in studies for p in study.phrases()}
+    if swapped:
+        phrases |= {s for p in phrases if (s := swap_sides(p)) is not None}
+    return sorted({text for p in phrases for text in (wordings(p) if wording else (p,))})
+
+
+def touches(points_N3: Array, start: Sequence[int], stop: Sequence[int]) -> bool:
+    """True if any of the voxels lies in start <= index < stop."""
+    return bool(((points_N3 >= np.array(start)) & (points_N3 < np.array(stop))).all(axis=1).any())
+
+
+@dataclass(frozen=True)
+class Question:
+    """One phrase to ask and the masks that answer it; no masks: the study lists it as absent."""
+
+    phrase: str
+    masks: tuple[MaskRecord, ...]
+
+
+def word_questions(
+    rng: np.random.Generator,
+    study: StudyRecord,
+    asked: Sequence[int],
+    n_absent: int,
+    total: int,
+    absent_fraction: float,
+) -> list[Question | None]:
+    """`total` questions in random order, no text twice; None where the study has nothing more to ask.
+
+    First one about each mask in `asked`, then `n_absent` absent phrases; what is left is filled with other wordings of
+    the same masks and further absences.
+    """
+    questions: list[Question | None] = []
+    used: list[str] = []
+
+    def ask(phrases: Sequence[str], present: bool) -> bool:
+        free = [p for p in phrases if not any(same_text(p, u) for u in used)]
+        if free:
+            used.append(free[int(rng.integers(len(free)))])
+            questions.append(Question(used[-1], study.owners(used[-1]) if present else ()))
+        return bool(free)
+
+    for i in asked:
+        ask(study.masks[i].phrases, True)
+    for _ in range(n_absent):
+        ask(study.absent, False)
+    turn = list(asked)
+    while len(questions) < total:
+        absent_first = rng.random() < absent_fraction
+        if absent_first and ask(study.absent, False):
+            continue
+        while turn and not ask(study.masks[turn[0]].phrases, True):
+            turn.pop(0)
+        if turn:
+            turn.append(turn.pop(0))
+        elif not ask(study.absent, False):
+            break
+    questions += [None] * (total - len(questions))
+    return [questions[i] for i in rng.permutation(total)]
