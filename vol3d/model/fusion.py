@@ -1,0 +1,105 @@
+"""Where voxels meet words: token-level cross-attention, voxels as queries, text tokens as keys and values.
+
+Phrases are folded into the batch (``BP`` = B * P), so they never see each other. Padding tokens are masked. One learned
+token that is always there is added to keys and values: a voxel that none of the words concerns can say so, and a
+phrase without tokens (padding) stays finite.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vol3d.errors import ConfigError
+
+
+class CrossAttention(nn.Module):
+    """Voxels of C channels attend to tokens of width E; returns C channels.
+
+    Args:
+        channels: C.
+        text_width: E.
+        inner: width of queries, keys and values over all heads.
+        heads: divides `inner`.
+    """
+
+    def __init__(self, channels: int, text_width: int, inner: int, heads: int, out_channels: int | None = None) -> None:
+        super().__init__()
+        if inner % heads:
+            raise ConfigError(f"attention: expected a width that {heads} heads divide, found {inner}")
+        self.heads = heads
+        self.query = nn.Linear(channels, inner, bias=False)
+        self.key_value = nn.Linear(text_width, 2 * inner, bias=False)
+        self.null_key_value = nn.Parameter(torch.randn(2 * inner) * 0.02)
+        self.out = nn.Linear(inner, out_channels or channels)
+
+    def forward(self, voxels_BNC: Tensor, tokens_BTE: Tensor, mask_BT: Tensor) -> Tensor:
+        """`mask_BT` is True at real tokens."""
+        key_value = self.key_value(tokens_BTE)
+        null = self.null_key_value.to(key_value.dtype).expand(len(key_value), 1, -1)
+        key, value = torch.cat([null, key_value], dim=1).chunk(2, dim=-1)
+        mask = F.pad(mask_BT, (1, 0), value=True)[:, None, None, :]
+        query, key, value = (self._split(x) for x in (self.query(voxels_BNC), key, value))
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+    def _split(self, x_BND: Tensor) -> Tensor:
+        return x_BND.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class GatedFusion(nn.Module):
+    """Residual fusion of `shared`: attention scales and shifts every voxel, each by a gate that starts small."""
+
+    def __init__(self, channels: int, text_width: int, inner: int, heads: int, gate: float = 0.1) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.attention = CrossAttention(channels, text_width, inner, heads, 2 * channels)
+        self.gate = nn.Parameter(torch.full((2 * channels,), gate))
+
+    def forward(self, x_BCZYX: Tensor, tokens_BTE: Tensor, mask_BT: Tensor) -> Tensor:
+        """Same shape as `x_BCZYX`."""
+        voxels_BNC = to_voxels(x_BCZYX)
+        attended = self.attention(self.norm(voxels_BNC), tokens_BTE, mask_BT) * torch.tanh(self.gate)
+        scale, shift = attended.chunk(2, dim=-1)
+        return to_volume(voxels_BNC * (1 + scale) + shift, x_BCZYX)
+
+
+class ContextualGate(nn.Module):
+    """Fusion of `contextual`: ``vision * tanh(attention)``, one head, as ConTEXTual Net 3D (arXiv 2502.00528).
+
+    Two departures: padding tokens are masked, and the learned token stands beside the words.
+    """
+
+    def __init__(self, channels: int, text_width: int) -> None:
+        super().__init__()
+        self.attention = CrossAttention(channels, text_width, channels, 1)
+
+    def forward(self, x_BCZYX: Tensor, tokens_BTE: Tensor, mask_BT: Tensor) -> Tensor:
+        """Same shape as `x_BCZYX`."""
+        voxels_BNC = to_voxels(x_BCZYX)
+        return to_volume(voxels_BNC * torch.tanh(self.attention(voxels_BNC, tokens_BTE, mask_BT)), x_BCZYX)
+
+
+class TextAdapter(nn.Module):
+    """Frozen token states to the width of the fusion, and their mean: tokens_BTD and text_BD."""
+
+    def __init__(self, text_width: int, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(text_width)
+        self.project = nn.Linear(text_width, width)
+
+    def forward(self, tokens_BTE: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean is over real tokens; zero for a phrase without any."""
+        tokens_BTD = self.project(self.norm(tokens_BTE))
+        weight_BT1 = mask_BT.unsqueeze(-1).to(tokens_BTD.dtype)
+        text_BD = (tokens_BTD * weight_BT1).sum(1) / weight_BT1.sum(1).clamp(min=1)
+        return tokens_BTD, text_BD
+
+
+def to_voxels(x_BCZYX: Tensor) -> Tensor:
+    """[B, N, C]; free of copies for channels-last tensors."""
+    return x_BCZYX.permute(0, 2, 3, 4, 1).flatten(1, 3)
+
+
+def to_volume(x_BNC: Tensor, like_BCZYX: Tensor) -> Tensor:
+    """The way back, channels-last in memory."""
+    return x_BNC.unflatten(1, like_BCZYX.shape[2:]).permute(0, 4, 1, 2, 3)

@@ -1,0 +1,187 @@
+"""The vision-language model: one image encoder, frozen text from the bank, one of two fusion designs."""
+
+import json
+import os
+import uuid
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from vol3d.config import from_tree, to_tree
+from vol3d.errors import CheckpointError, ConfigError
+from vol3d.model.decoder import ContextualGrounding, ImageDecoder, Output, SharedGrounding
+from vol3d.model.encoder import EncoderConfig, ImageEncoder, plan_encoder
+from vol3d.model.text import TextConfig, resolve_text
+from vol3d.types import Zyx, ZyxMm
+
+__all__ = ["ModelConfig", "Output", "VisionLanguageModel", "resolve_model"]
+
+WEIGHTS, CONFIG = "model.safetensors", "model.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The whole network. What is left at 0, "" or null in a file is derived by `resolve_model`."""
+
+    fusion: Literal["shared", "contextual"] = "shared"
+    """`shared`: one decode per image, cheap per phrase. `contextual`: one decode per phrase (ConTEXTual Net 3D)."""
+    width: int = 48
+    """Channels of text and phrase features in the fusion."""
+    heads: int = 4
+    """Attention heads of `shared`; `contextual` has one, as published."""
+    fusion_levels: tuple[int, int] | None = None
+    """Encoder stages (0 is full resolution) at which `shared` lets voxels attend to tokens, coarser first; null: (3, 2)
+    or, with fewer stages, the two coarsest."""
+    text_ablation: bool = False
+    """Control: the model never sees the words, so every phrase gets the same answer."""
+    activation_checkpointing: bool = False
+    """Recompute encoder and decoder stages in the backward pass: less memory, about a third more time."""
+    in_channels: int = 0
+    """Image channels; 0: the count of the channel configuration."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The U-Net."""
+    text: TextConfig = field(default_factory=TextConfig)
+    """The frozen text encoder."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.heads < 1 or self.width % self.heads:
+            raise ConfigError(f"model: expected a width that heads divide, found {self.width} and {self.heads}")
+        if len(self.encoder.features) < 3:
+            raise ConfigError(f"model: expected at least 3 encoder stages, found {len(self.encoder.features)}")
+        coarse, fine = self.levels
+        if not len(self.encoder.features) > coarse == fine + 1 > 1:
+            raise ConfigError(
+                f"fusion_levels: expected two neighbouring stages, coarser first, the finer at least 1, of "
+                f"{len(self.encoder.features)} stages; found {(coarse, fine)}"
+            )
+
+    @property
+    def levels(self) -> tuple[int, int]:
+        """`fusion_levels`, or its default."""
+        coarse = min(3, len(self.encoder.features) - 1)
+        return self.fusion_levels or (coarse, coarse - 1)
+
+
+def resolve_model(config: ModelConfig, *, in_channels: int, patch_size: Zyx, spacing_mm: ZyxMm) -> ModelConfig:
+    """`config` with channels, encoder plan, text revision and width filled in: what a checkpoint stores.
+
+    Raises:
+        ConfigError: a value in the file contradicts the data.
+        ModelUnavailableError: the text model is not on this machine.
+    """
+    if config.in_channels not in (0, in_channels):
+        raise ConfigError(f"in_channels: expected {in_channels} as data.channels gives, found {config.in_channels}")
+    return replace(
+        config,
+        in_channels=in_channels,
+        encoder=plan_encoder(config.encoder, patch_size, spacing_mm),
+        text=resolve_text(config.text),
+    )
+
+
+class VisionLanguageModel(nn.Module):
+    """Logits and presence of P phrases in B images.
+
+    Raises:
+        ConfigError: `config` is not resolved (channels, strides or text width are missing).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.in_channels < 1 or config.text.width < 1 or config.encoder.strides is None:
+            raise ConfigError("the model configuration is not resolved: call resolve_model first")
+        self.config = config
+        checkpointing = config.activation_checkpointing
+        self.encoder = ImageEncoder(config.encoder, config.in_channels, checkpointing=checkpointing)
+        self.decoder: ImageDecoder | None = None
+        self.grounding: SharedGrounding | ContextualGrounding
+        if config.fusion == "shared":
+            self.decoder = ImageDecoder(config.encoder, checkpointing=checkpointing)
+            self.grounding = SharedGrounding(
+                config.encoder, config.in_channels, config.text.width, config.width, config.heads, config.levels
+            )
+        else:
+            self.grounding = ContextualGrounding(
+                config.encoder, config.text.width, config.width, checkpointing=checkpointing
+            )
+
+    def encode_image(self, image_BCZYX: Tensor) -> list[Tensor]:
+        """All work that no phrase changes; do it once and `ground` any number of phrases.
+
+        Raises:
+            ConfigError: the size is not a multiple of the total stride.
+        """
+        skips = self.encoder(image_BCZYX)
+        if self.decoder is None:
+            return skips
+        assert isinstance(self.grounding, SharedGrounding)
+        return self.grounding.prepare(self.decoder(skips), image_BCZYX)
+
+    def ground(self, features: list[Tensor], tokens_BPTE: Tensor, token_mask_BPT: Tensor) -> Output:
+        """Answers to every phrase, each independent of the others."""
+        if self.config.text_ablation:
+            tokens_BPTE = torch.zeros_like(tokens_BPTE[:, :, :1])
+            token_mask_BPT = torch.ones_like(token_mask_BPT[:, :, :1])
+        return self.grounding(features, tokens_BPTE, token_mask_BPT)
+
+    def forward(self, image_BCZYX: Tensor, tokens_BPTE: Tensor, token_mask_BPT: Tensor) -> Output:
+        """Shapes in the names; `token_mask_BPT` is True at real tokens."""
+        return self.ground(self.encode_image(image_BCZYX), tokens_BPTE, token_mask_BPT)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes model.safetensors and model.json (the resolved configuration), each by atomic rename."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in self.state_dict().items()}
+        partial = folder / f".{uuid.uuid4().hex}.partial"
+        save_file(tensors, partial)
+        os.replace(partial, folder / WEIGHTS)
+        partial.write_text(json.dumps(to_tree(self.config), indent=2) + "\n")
+        os.replace(partial, folder / CONFIG)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "VisionLanguageModel":
+        """The saved model, in evaluation mode on the CPU.
+
+        Raises:
+            CheckpointError: a file, a tensor or a configuration key is missing, unknown or of the wrong shape.
+        """
+        folder = Path(folder)
+        for name in (WEIGHTS, CONFIG):
+            if not (folder / name).is_file():
+                raise CheckpointError(f"expected {WEIGHTS} and {CONFIG} in {folder}, found no {name}")
+        try:
+            config = from_tree(ModelConfig, json.loads((folder / CONFIG).read_text()), str(folder / CONFIG))
+        except (ConfigError, json.JSONDecodeError) as error:
+            raise CheckpointError(f"{folder / CONFIG} is no configuration of this version: {error}") from error
+        model = cls(config)
+        load_weights(model, folder / WEIGHTS)
+        return model.eval()
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Copies a safetensors file into `model`; names and shapes must agree exactly.
+
+    Raises:
+        CheckpointError: they do not, or the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
+    own = model.state_dict()
+    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    shapes = [n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape]
+    if missing or unknown or shapes:
+        first = [*missing[:2], *unknown[:2], *shapes[:2]]
+        raise CheckpointError(
+            f"{path} does not fit the model: {len(missing)} tensors missing, {len(unknown)} unknown, "
+            f"{len(shapes)} of another shape (such as {', '.join(first)}); its model.json belongs to other weights"
+        )
+    model.load_state_dict(tensors)
