@@ -15,6 +15,7 @@ from vol3d.export.regrid import to_source_grid
 from vol3d.metrics.segmentation import dice, lesion_counts, mirror_left_right, score, suv_match, wrong_side
 from vol3d.text.organs import side_of
 from vol3d.types import Array
+from vol3d.workflows.asking import mask_level, presence_probability
 
 Ask = Callable[[Entry, list[str]], "tuple[Array, Array]"]
 """(entry, phrases) -> probability_PZYX uint8 on the entry's grid, presence_P logits."""
@@ -106,9 +107,9 @@ def score_probe(
     probe: Probe, entry: Entry, probability_ZYX: Array, presence_logit: float, calibration: Calibration
 ) -> Case:
     """Scores on the entry's grid; lesions of studies with PET on the native PET grid as well."""
-    probability = calibration.probability(presence_logit)
+    probability = presence_probability(presence_logit, calibration)
     present = probability >= calibration.presence_threshold
-    level = calibration.mask_level if present else 256  # above every uint8: an empty mask
+    level = mask_level(calibration) if present else 256  # above every uint8: an empty mask
     answer = probability_ZYX >= level
     shape = entry.grid.shape
     truth = np.zeros(shape, np.uint8) if probe.mask is None else entry.read_mask(probe.mask.name, (0, 0, 0), shape)
@@ -117,7 +118,11 @@ def score_probe(
     native_dice, match = float("nan"), float("nan")
     if probe.kind == "lesion" and "pet" in entry.images:
         pet = entry.pet_native()
-        native = to_source_grid(probability_ZYX, entry.grid, pet.grid, level / 255)
+        native = (
+            to_source_grid(probability_ZYX, entry.grid, pet.grid, calibration.mask_threshold)
+            if present
+            else np.zeros(pet.grid.shape, np.uint8)
+        )
         native_truth = entry.native_mask(probe.mask.name) if probe.mask else np.zeros(pet.grid.shape, np.uint8)
         native_dice, match = dice(native, native_truth), suv_match(native, native_truth, pet)
     return Case(

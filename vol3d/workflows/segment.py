@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 
 from preprocessing.manifest import BadRow, Row
@@ -24,7 +25,7 @@ from vol3d.measure import slices, suv_statistics, volume_ml
 from vol3d.progress import progress
 from vol3d.text.organs import structure_in
 from vol3d.types import Array
-from vol3d.workflows.asking import Asker
+from vol3d.workflows.asking import Asker, presence_probability
 from vol3d.workflows.inputs import scratch_entry, studies_in
 
 
@@ -54,8 +55,8 @@ def segment(
         checkpoint_path: a run folder or an exported model folder.
         source: a study folder or a manifest.
         prompts: phrases, answered in this order.
-        out: ``<study>/masks/<nn>-<slug>.nii.gz``, ``<study>/segmentation.nii.gz`` with its labels, and
-            ``<study>/segmentation.json``.
+        out: ``<study>/masks/<nn>-<slug>.nii.gz``, ``<study>/labels.nii.gz`` with ``labels.json`` (all masks in
+            one file), and ``<study>/segmentation.json``.
         grid: ``ct`` or ``pet``, on whose grid masks return; None takes the CT's where there is one.
         device: where the model runs.
         assume_hu: accept a CT that looks windowed or rescaled twice; recorded in the output.
@@ -118,7 +119,7 @@ def write_answers(
     probability_PZYX, presence_P = asker(entry, list(dict.fromkeys([*prompts, *sites.values()])))
     index_of = {p: i for i, p in enumerate(dict.fromkeys([*prompts, *sites.values()]))}
     (folder / "masks").mkdir(parents=True, exist_ok=True)
-    answers, masks = [], []
+    answers, files = [], {}
     for number, prompt in enumerate(prompts, 1):
         i = index_of[prompt]
         site = index_of.get(sites.get(prompt, ""))
@@ -126,14 +127,15 @@ def write_answers(
         name = f"{number:02d}-{slug(prompt)}"
         write_nifti(folder / "masks" / f"{name}.nii.gz", mask, source_grid, template)
         answers.append({"prompt": prompt, "file": f"masks/{name}.nii.gz", **answer})
-        masks.append((prompt, mask))
-    write_multilabel(folder / "segmentation.nii.gz", masks, source_grid, template)
+        files[name] = prompt
+    stored = ((name, read_array(folder / "masks" / f"{name}.nii.gz")) for name in files)  # one in memory at a time
+    write_multilabel(folder / "labels.nii.gz", stored, source_grid, template, files)
     record = {
         "study_id": entry.study_id,
         "grid": series,
         "answers": answers,
         "recipe_digest": checkpoint.recipe_digest,
-        "calibration": checkpoint.calibration.to_dict(),
+        "calibration": asdict(checkpoint.calibration),
         "notes": entry.notes,
         "provenance": checkpoint.provenance,
     }
@@ -165,12 +167,12 @@ def _answer(
     series: str,
 ) -> tuple[dict[str, Any], Array]:
     calibration = checkpoint.calibration
-    probability = calibration.probability(float(presence_P[i]))
+    probability = presence_probability(float(presence_P[i]), calibration)
     threshold = calibration.mask_threshold
     mask = np.zeros(source_grid.shape, np.uint8)
     if probability >= calibration.presence_threshold:
         mask = to_source_grid(probability_PZYX[i], entry.grid, source_grid, threshold)
-    in_view = site is None or calibration.probability(float(presence_P[site])) >= calibration.presence_threshold
+    in_view = site is None or presence_probability(float(presence_P[site]), calibration) >= calibration.presence_threshold
     if mask.any():
         state = "present"
     else:
@@ -192,6 +194,11 @@ def _answer(
             on_pet = to_source_grid(probability_PZYX[i], entry.grid, native.grid, threshold)
             answer["suv_max"] = suv_statistics(on_pet, native).suv_max
     return answer, mask
+
+
+def read_array(path: Path) -> Array:
+    """The array of a NIfTI file that `write_nifti` wrote, in Z, Y, X order."""
+    return np.asarray(nibabel.load(path).dataobj).transpose()
 
 
 def slug(text: str) -> str:

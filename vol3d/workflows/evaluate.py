@@ -1,0 +1,176 @@
+"""`vol3d evaluate`: a row a phrase, a summary with bootstrap intervals, plots."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vol3d.cache import Cache
+from vol3d.checkpoint import load_checkpoint
+from vol3d.errors import CacheError, FingerprintError
+from vol3d.metrics.bootstrap import bootstrap_interval
+from vol3d.metrics.findings import auroc, average_precision, brier, calibration_error
+from vol3d.metrics.segmentation import LesionCounts, lesion_f1
+from vol3d.progress import progress
+from vol3d.workflows.asking import Asker
+from vol3d.workflows.plots import plot_presence
+from vol3d.workflows.scoring import Case, ask_study, probes_of, score_probe
+
+BOOTSTRAP_SAMPLES = 1000
+
+
+def evaluate(
+    checkpoint_path: Path,
+    cache_root: Path,
+    out: Path,
+    *,
+    split: str = "test",
+    device: str = "cpu",
+    absent_limit: int | None = None,
+    show_progress: bool = True,
+) -> dict[str, Any]:
+    """Asks every listed phrase of every study of the split and writes ``metrics.csv`` and ``metrics.json``.
+
+    Raises:
+        CacheError: no study in the split. FingerprintError: the cache is of another recipe than the checkpoint.
+    """
+    checkpoint = load_checkpoint(checkpoint_path, device)
+    cache = Cache(cache_root)
+    if cache.recipe_digest != checkpoint.recipe_digest:
+        raise FingerprintError(
+            f"expected a cache of the checkpoint's recipe {checkpoint.recipe_digest}, found {cache.recipe_digest} at "
+            f"{cache_root}; preprocess the studies with the training config"
+        )
+    studies = cache.select(split)
+    if not studies:
+        raise CacheError(f"expected studies of split {split!r} in {cache_root}, found none")
+    ask = Asker(checkpoint, device)
+    cases: list[Case] = []
+    with progress("evaluate", len(studies), "studies", enabled=show_progress) as advance:
+        for study_id in studies:
+            entry = cache.entry(study_id)
+            probes = probes_of(entry, absent_limit=absent_limit)
+            if probes:
+                probability_PZYX, presence_P = ask_study(ask, entry, probes)
+                cases += [
+                    score_probe(probe, entry, probability_ZYX, float(logit), checkpoint.calibration)
+                    for probe, probability_ZYX, logit in zip(probes, probability_PZYX, presence_P, strict=True)
+                ]
+            advance()
+    summary = {
+        "split": split,
+        "studies": len(studies),
+        "data_fingerprint": cache.fingerprint(),
+        "calibration": asdict(checkpoint.calibration),
+        "provenance": checkpoint.provenance,
+        **summarise(cases),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_cases(cases, out / "metrics.csv")
+    (out / "metrics.json").write_text(json.dumps(summary, indent=1) + "\n")
+    plot_presence(cases, out / "presence.png")
+    return summary
+
+
+def write_cases(cases: Sequence[Case], path: Path) -> None:
+    """One row a phrase; numbers to six digits, NaN left empty."""
+    with path.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, [f.name for f in fields(Case)])
+        writer.writeheader()
+        for case in cases:
+            row = asdict(case)
+            writer.writerow({k: _short(v) for k, v in row.items()})
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.6g}"
+    return value
+
+
+def summarise(cases: Sequence[Case]) -> dict[str, Any]:
+    """Headline numbers and their 95% patient-level bootstrap intervals.
+
+    Dice and surfaces are over present phrases, in the seen wording; `unseen_gap` is the mean difference of Dice between
+    seen and unseen wordings of the same masks.
+    """
+    seen = [c for c in cases if c.wording == "seen"]
+    unseen = [c for c in cases if c.wording == "unseen"]
+    organs, lesions = ([c for c in seen if c.kind == kind] for kind in ("organ", "lesion"))
+    absent = [c for c in cases if c.kind == "absent"]
+    asked = seen + absent
+    intervals = {
+        "organ_dice": _mean(organs, lambda c: c.dice),
+        "organ_nsd_2mm": _mean(organs, lambda c: c.nsd_2mm),
+        "organ_hd95_mm": _mean(organs, lambda c: c.hd95_mm),
+        "lesion_dice": _mean(lesions, lambda c: c.dice),
+        "lesion_nsd_2mm": _mean(lesions, lambda c: c.nsd_2mm),
+        "lesion_hd95_mm": _mean(lesions, lambda c: c.hd95_mm),
+        "lesion_f1": _interval(lesions, lambda c: [c.lesion_tp, c.lesion_fp, c.lesion_fn], _f1),
+        "lesion_dice_native_pet": _mean(lesions, lambda c: c.dice_native_pet),
+        "suv_match": _mean(lesions, lambda c: c.suv_match),
+        "wrong_side": _mean(seen, lambda c: c.wrong_side),
+        "absent_answered_empty": _mean(absent, lambda c: float(not c.answered_present)),
+        "present_answered": _mean(seen, lambda c: float(c.answered_present)),
+        "absent_false_ml": _mean(absent, lambda c: c.answer_ml),
+        "unseen_dice": _mean(unseen, lambda c: c.dice),
+        "unseen_gap": _wording_gap(seen, unseen),
+        "presence_auroc": _interval(asked, _truth_and_probability, lambda r: auroc(r[:, 0], r[:, 1])),
+    }
+    truth = np.array([c.kind != "absent" for c in asked])
+    probability = np.array([c.probability for c in asked])
+    more = {
+        "presence_average_precision": average_precision(truth, probability),
+        "presence_brier": brier(truth, probability),
+        "presence_calibration_error": calibration_error(truth, probability),
+    }
+    by_label = {
+        label: {"n": len(rows), "dice": float(np.mean([c.dice for c in rows]))}
+        for label in sorted({c.label for c in seen})
+        if (rows := [c for c in seen if c.label == label])
+    }
+    clean = {name: {k: _null(v) for k, v in asdict(i).items()} for name, i in intervals.items()}
+    headline = {name: _null(round(value["value"], 4)) for name, value in clean.items() if value["value"] is not None}
+    return {
+        "headline": {**headline, **{k: _null(round(v, 4)) for k, v in more.items()}},
+        "intervals": clean,
+        "by_label": by_label,
+        "probes": {"organ": len(organs), "lesion": len(lesions), "absent": len(absent), "unseen": len(unseen)},
+    }
+
+
+def _mean(cases: Sequence[Case], value: Callable[[Case], float]) -> Any:
+    return bootstrap_interval(
+        np.array([value(c) for c in cases], float), [c.patient_key for c in cases], samples=BOOTSTRAP_SAMPLES
+    )
+
+
+def _interval(cases: Sequence[Case], row: Callable[[Case], list[float]], statistic: Callable[[Any], float]) -> Any:
+    rows = np.array([row(c) for c in cases], float).reshape(len(cases), -1)
+    return bootstrap_interval(rows, [c.patient_key for c in cases], statistic, samples=BOOTSTRAP_SAMPLES)
+
+
+def _f1(rows: Any) -> float:
+    return lesion_f1(LesionCounts(int(tp), int(fp), int(fn), 0.0, 0.0) for tp, fp, fn in rows)
+
+
+def _truth_and_probability(case: Case) -> list[float]:
+    return [float(case.kind != "absent"), case.probability]
+
+
+def _wording_gap(seen: Sequence[Case], unseen: Sequence[Case]) -> Any:
+    dice_of = {(c.study_id, c.mask): c.dice for c in seen}
+    pairs = [(c, dice_of[c.study_id, c.mask] - c.dice) for c in unseen if (c.study_id, c.mask) in dice_of]
+    gaps = np.array([gap for _, gap in pairs], float)
+    return bootstrap_interval(gaps, [c.patient_key for c, _ in pairs], samples=BOOTSTRAP_SAMPLES)
+
+
+def _null(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and np.isnan(value) else value

@@ -1,0 +1,109 @@
+"""`vol3d train`: the run, its validation on whole studies, and the calibrated checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vol3d.cache import Cache, Entry
+from vol3d.checkpoint import RUN_CHOICES, Calibration, Checkpoint, load_checkpoint, save_checkpoint
+from vol3d.config import digest, load_yaml
+from vol3d.metrics.findings import auroc
+from vol3d.metrics.segmentation import dice
+from vol3d.model.vlm import VisionLanguageModel
+from vol3d.train import ranks
+from vol3d.train.loop import TrainResult, train
+from vol3d.train.run_config import RunConfig
+from vol3d.workflows.asking import Asker
+from vol3d.workflows.calibrate import ABSENT_PER_STUDY, calibrate
+from vol3d.workflows.prepare import load_recipe
+from vol3d.workflows.scoring import Ask, ask_study, probes_of
+
+log = logging.getLogger("vol3d")
+
+VALIDATION_STUDIES = 16
+"""Studies asked at each validation during training; the calibration at the end asks all of them."""
+
+
+def run_training(
+    config_path: Path,
+    cache_root: Path,
+    out: Path,
+    *,
+    init: Path | None = None,
+    resume: Literal["auto", "no"] = "no",
+    overrides: Sequence[str] = (),
+    dry_run: bool = False,
+) -> TrainResult:
+    """Trains, then fits thresholds on the validation split and writes them into the run's models.
+
+    Raises:
+        Vol3dError: what is asked does not fit together; the message says what to do.
+    """
+    config = load_yaml(config_path, RunConfig, overrides)
+    recipe = load_recipe(config_path)
+    cache = Cache(cache_root)
+    entries = [cache.entry(study) for study in cache.select(config.data.val_split)]
+    result = train(
+        config, cache_root, out, recipe_digest=digest(recipe), init=init, resume=resume, dry_run=dry_run,
+        validate=_validator(config, cache, entries[:VALIDATION_STUDIES]) if entries else None,
+    )  # fmt: skip
+    if dry_run:
+        for name, value in result.figures.items():
+            log.info("%-32s %s", name, value)
+    elif ranks.join().rank == 0:
+        _finish(out, cache, config, entries)
+    return result
+
+
+def _validator(
+    config: RunConfig, cache: Cache, entries: Sequence[Entry]
+) -> Callable[[VisionLanguageModel], dict[str, float]]:
+    def validate(model: VisionLanguageModel) -> dict[str, float]:
+        checkpoint = Checkpoint(
+            model, config.data.channels, config.data.patch_size, cache.recipe, cache.recipe_digest, Calibration()
+        )
+        return judge(Asker(checkpoint, str(next(model.parameters()).device)), entries)
+
+    return validate
+
+
+def judge(ask: Ask, entries: Sequence[Entry]) -> dict[str, float]:
+    """Mean Dice at 0.5 over present phrases, for organs and lesions apart too, and presence AUROC."""
+    found: dict[str, list[float]] = {"organ": [], "lesion": []}
+    truths, logits = [], []
+    for entry in entries:
+        probes = [p for p in probes_of(entry, absent_limit=ABSENT_PER_STUDY) if p.wording != "unseen"]
+        if not probes:
+            continue
+        probability_PZYX, presence_P = ask_study(ask, entry, probes)
+        for probe, probability_ZYX, logit in zip(probes, probability_PZYX, presence_P, strict=True):
+            truths.append(probe.mask is not None)
+            logits.append(float(logit))
+            if probe.mask is not None:
+                truth = entry.read_mask(probe.mask.name, (0, 0, 0), entry.grid.shape)
+                found[probe.kind].append(dice(probability_ZYX >= 128, truth))
+    every = [*found["organ"], *found["lesion"]]
+    metrics = {"dice": float(np.mean(every)) if every else float("nan")}
+    metrics |= {f"{kind}_dice": float(np.mean(values)) for kind, values in found.items() if values}
+    return {**metrics, "presence_auroc": auroc(np.array(truths), np.array(logits))}
+
+
+def _finish(out: Path, cache: Cache, config: RunConfig, entries: Sequence[Entry]) -> None:
+    """Calibrates every model of the run and records which phrases it was trained on."""
+    trained = [cache.entry(study) for study in cache.select(config.data.train_split)]
+    phrases = sorted({p for entry in trained for mask in entry.masks if mask.label for p in mask.phrases})
+    for name in RUN_CHOICES:
+        folder = out / name
+        if not folder.is_dir():
+            continue
+        checkpoint = load_checkpoint(folder)
+        calibration, chosen_by = calibrate(Asker(checkpoint, "cpu"), entries)
+        provenance = {**checkpoint.provenance, "calibrated_on": chosen_by, "trained_phrases": phrases}
+        save_checkpoint(folder, replace(checkpoint, calibration=calibration, provenance=provenance))
+        log.info("%s: %s, chosen on %d validation phrases", folder, calibration, chosen_by["probes"])
