@@ -10,14 +10,23 @@ contradictory is refused; nothing is assumed. Messages never hold dates or other
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
 
+from preprocessing.suv_times import (
+    EXPECTED,
+    acquisition,
+    injection,
+    mean_count_offset,
+    number,
+    required,
+    series_reference,
+    text,
+)
 from vol3d.errors import UnitError
 from vol3d.types import Array
 
@@ -36,16 +45,6 @@ _PER_IMAGE = (
     "ActualFrameDuration", "TimezoneOffsetFromUTC",
 )  # fmt: skip
 _ISOTOPE = _SERIES_WIDE[4:8]
-_WHAT = {
-    "Units": "Units (0054,1001), one of BQML, CNTS or GML",
-    "DecayCorrection": "DecayCorrection (0054,1102), one of START, ADMIN or NONE",
-    "PatientWeight": "PatientWeight (0010,1030) in kg, between 0.5 and 500",
-    "RadionuclideTotalDose": "RadionuclideTotalDose (0018,1074) in Bq",
-    "RadionuclideHalfLife": "RadionuclideHalfLife (0018,1075) in s",
-    "RadiopharmaceuticalStartTime": "RadiopharmaceuticalStartTime (0018,1072) or StartDateTime (0018,1078)",
-    "AcquisitionTime": "AcquisitionDate (0008,0022) and AcquisitionTime (0008,0032)",
-    "SeriesTime": "SeriesDate (0008,0021) and SeriesTime (0008,0031)",
-}
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def suvbw(instances: Sequence[Mapping[str, Any]]) -> Suv:
     for keyword in _SERIES_WIDE:
         if len({str(i.get(keyword) or "").strip() for i in instances}) > 1:
             raise UnitError(f"expected one {keyword} in a PET series, found several")
-    units = _text(instances[0], "Units")
+    units = text(instances[0], "Units")
     if units == "BQML":
         return _from_bqml(instances)
     if units == "CNTS":
@@ -88,7 +87,7 @@ def suvbw(instances: Sequence[Mapping[str, Any]]) -> Suv:
         if kind != "BW":  # an absent SUV Type means BW (PS3.3 C.8.9.1)
             raise UnitError(f"expected SUVType (0054,1006) BW for Units GML, found {kind}: not SUV by body weight")
         return Suv((1.0,) * len(instances), "suv: stored as SUVbw (GML)")
-    raise UnitError(f"expected {_WHAT['Units']}, found {units!r}: no rule leads from there to SUVbw")
+    raise UnitError(f"expected {EXPECTED['Units']}, found {units!r}: no rule leads from there to SUVbw")
 
 
 def metadata(header: Any) -> dict[str, Any]:
@@ -100,8 +99,10 @@ def metadata(header: Any) -> dict[str, Any]:
     found = {keyword: header.get(keyword) for keyword in _SERIES_WIDE + _PER_IMAGE}
     isotopes = header.get("RadiopharmaceuticalInformationSequence") or []
     if len(isotopes) > 1:
-        raise UnitError(f"expected one radiopharmaceutical in RadiopharmaceuticalInformationSequence (0054,0016), found "
-                        f"{len(isotopes)}: their uptakes cannot be told apart")  # fmt: skip
+        raise UnitError(
+            f"expected one radiopharmaceutical in RadiopharmaceuticalInformationSequence (0054,0016), found "
+            f"{len(isotopes)}: their uptakes cannot be told apart"
+        )
     for keyword in _ISOTOPE if isotopes else ():
         found[keyword] = isotopes[0].get(keyword)
     philips = _private(header, 0x7053, "Philips PET Private Group", {"SUVScaleFactor": 0x00,
@@ -144,10 +145,10 @@ def refuse_unlike_suv(array_ZYX: Array, *, bits: int, scaled: bool) -> None:
 def _from_counts(instances: Sequence[Mapping[str, Any]]) -> Suv:
     """Philips: counts x SUV factor, or counts x activity factor as Bq/ml, where the first is absent or 0."""
     private = [i.get("PhilipsPETPrivateGroup") or {} for i in instances]
-    suv = [_number(p, "SUVScaleFactor") for p in private]
+    suv = [number(p, "SUVScaleFactor") for p in private]
     if all(v is not None and v > 0 for v in suv):
         return Suv(tuple(float(v or 0) for v in suv), "suv: counts x Philips SUV factor")
-    activity = [_number(p, "ActivityConcentrationScaleFactor") for p in private]
+    activity = [number(p, "ActivityConcentrationScaleFactor") for p in private]
     if not all(v is not None and v > 0 for v in activity):
         raise UnitError(
             "expected Philips' private SUV factor (7053,xx00) or activity factor (7053,xx09) for Units CNTS, found "
@@ -160,39 +161,39 @@ def _from_counts(instances: Sequence[Mapping[str, Any]]) -> Suv:
 
 def _from_bqml(instances: Sequence[Mapping[str, Any]]) -> Suv:
     first = instances[0]
-    decay = _text(first, "DecayCorrection")
+    decay = text(first, "DecayCorrection")
     if decay not in ("START", "ADMIN", "NONE"):
-        raise UnitError(f"expected {_WHAT['DecayCorrection']}, found {decay!r}")
+        raise UnitError(f"expected {EXPECTED['DecayCorrection']}, found {decay!r}")
     _check_corrections(instances, decay)
-    weight_kg = _required(first, "PatientWeight")
+    weight_kg = required(first, "PatientWeight")
     if not 0.5 <= weight_kg <= 500:
-        raise UnitError(f"expected {_WHAT['PatientWeight']}, found {weight_kg:g}; supply the weight at the scan")
-    dose_bq = _required(first, "RadionuclideTotalDose")
+        raise UnitError(f"expected {EXPECTED['PatientWeight']}, found {weight_kg:g}; supply the weight at the scan")
+    dose_bq = required(first, "RadionuclideTotalDose")
     if dose_bq < LEAST_DOSE_BQ:
         raise UnitError(
-            f"expected {_WHAT['RadionuclideTotalDose']}, found {dose_bq:g}: "
+            f"expected {EXPECTED['RadionuclideTotalDose']}, found {dose_bq:g}: "
             + ("supply the administered dose" if dose_bq <= 0 else "probably in MBq; correct the header")
         )
-    at_injection = weight_kg * 1000 / dose_bq
+    atinjection = weight_kg * 1000 / dose_bq
     if decay == "ADMIN":  # pixel values are already decayed back to the administration
-        return Suv((at_injection,) * len(instances), "suv: BQML, ADMIN")
-    half_life_s = _required(first, "RadionuclideHalfLife")
+        return Suv((atinjection,) * len(instances), "suv: BQML, ADMIN")
+    half_life_s = required(first, "RadionuclideHalfLife")
     if half_life_s <= 0:
-        raise UnitError(f"expected {_WHAT['RadionuclideHalfLife']}, found {half_life_s:g}")
+        raise UnitError(f"expected {EXPECTED['RadionuclideHalfLife']}, found {half_life_s:g}")
     if decay == "START":
-        reference, source = _series_reference(instances, half_life_s)
+        reference, source = series_reference(instances, half_life_s)
         times = [reference] * len(instances)
         rule = f"suv: BQML, START, reference = {source}"
     else:
-        times = [_acquisition(i) + (_mean_count_s(i, half_life_s) or timedelta(0)) for i in instances]
+        times = [acquisition(i) + (mean_count_offset(i, half_life_s) or timedelta(0)) for i in instances]
         rule = "suv: BQML, NONE, each image decayed to its own time"
-    elapsed = [(t - _injection(first, min(times))).total_seconds() for t in times]
+    elapsed = [(t - injection(first, min(times))).total_seconds() for t in times]
     if min(elapsed) < 0 or max(elapsed) > MOST_HALF_LIVES * half_life_s:
         raise UnitError(
             f"expected a scan at most {MOST_HALF_LIVES} half-lives after injection, found {min(elapsed) / 3600:.2f} to "
             f"{max(elapsed) / 3600:.2f} h with a half-life of {half_life_s:g} s: one of the dates or times is wrong"
         )
-    return Suv(tuple(at_injection * 2 ** (s / half_life_s) for s in elapsed), rule)
+    return Suv(tuple(atinjection * 2 ** (s / half_life_s) for s in elapsed), rule)
 
 
 def _check_corrections(instances: Sequence[Mapping[str, Any]], decay: str) -> None:
@@ -204,140 +205,6 @@ def _check_corrections(instances: Sequence[Mapping[str, Any]], decay: str) -> No
             raise UnitError(f"expected an attenuation-corrected PET (CorrectedImage with ATTN), found {done}")
         if done and ("DECY" in done) == (decay == "NONE"):
             raise UnitError(f"expected CorrectedImage to agree with DecayCorrection {decay}, found {done}")
-
-
-# -- times -------------------------------------------------------------------------------------------------------
-
-
-def _series_reference(instances: Sequence[Mapping[str, Any]], half_life_s: float) -> tuple[datetime, str]:
-    """The one time that all beds of a START series are decayed to, and what says so.
-
-    The series time, unless post-processing moved it past the first acquisition; then GE's private scan time; then the
-    acquisition minus Frame Reference Time (the offset of the mean count rate from the reference, PS3.3 C.8.9.4) plus
-    the time of the mean count rate within the frame; then the earliest acquisition.
-    """
-    acquisitions = [_acquisition(i) for i in instances]
-    series = _join(instances[0], "SeriesDate", "SeriesTime")
-    if series is None:
-        raise UnitError(f"expected {_WHAT['SeriesTime']}, found none: the reference time of START is unknown")
-    if series <= min(acquisitions):
-        return series, "series time"
-    scan = _datetime(instances[0], "GEPrivatePostInjectionDateTime")
-    if scan is not None:
-        return scan, "GE scan time"
-    offsets = [_number(i, "FrameReferenceTime") for i in instances]
-    means = [_mean_count_s(i, half_life_s) for i in instances]
-    candidates = [
-        acquired - timedelta(milliseconds=offset) + mean
-        for acquired, offset, mean in zip(acquisitions, offsets, means, strict=True)
-        if offset is not None and offset > 0 and mean is not None
-    ]
-    if len(candidates) < len(instances):
-        return min(acquisitions), "earliest acquisition"
-    spread = (max(candidates) - min(candidates)).total_seconds()
-    if spread > 0.01 * half_life_s:
-        raise UnitError(
-            f"expected acquisition minus frame reference time to be one time for the whole series, found a spread of "
-            f"{spread:.0f} s: the reference time of START is unknown"
-        )
-    return sorted(candidates)[len(candidates) // 2], "acquisition - frame reference time"
-
-
-def _mean_count_s(instance: Mapping[str, Any], half_life_s: float) -> timedelta | None:
-    """From the start of a frame to the time at which its activity equals its mean; None without a duration."""
-    duration_ms = _number(instance, "ActualFrameDuration")
-    if duration_ms is None or duration_ms <= 0:
-        return None
-    decay = math.log(2) / half_life_s
-    exponent = decay * duration_ms / 1000
-    return timedelta(seconds=math.log(exponent / -math.expm1(-exponent)) / decay)
-
-
-def _acquisition(instance: Mapping[str, Any]) -> datetime:
-    found = _join(instance, "AcquisitionDate", "AcquisitionTime") or _datetime(instance, "AcquisitionDateTime")
-    found = found or _join(instance, "SeriesDate", "AcquisitionTime")
-    if found is None:
-        raise UnitError(f"expected {_WHAT['AcquisitionTime']}, found none")
-    return found
-
-
-def _injection(instance: Mapping[str, Any], scan: datetime) -> datetime:
-    """Start of the injection; a time without date lies within the 24 hours before the scan."""
-    found = _datetime(instance, "RadiopharmaceuticalStartDateTime")
-    if found is not None:
-        return found
-    value = str(instance.get("RadiopharmaceuticalStartTime") or "").strip()
-    if not value:
-        raise UnitError(f"expected {_WHAT['RadiopharmaceuticalStartTime']}, found neither; supply the injection time")
-    start = _parse(scan.strftime("%Y%m%d"), value, "RadiopharmaceuticalStartTime")
-    return start if start <= scan else start - timedelta(days=1)
-
-
-def _join(instance: Mapping[str, Any], date: str, time: str) -> datetime | None:
-    days, clock = (str(instance.get(k) or "").strip() for k in (date, time))
-    return _parse(days, clock, time) if days and clock else None
-
-
-def _datetime(instance: Mapping[str, Any], keyword: str) -> datetime | None:
-    """A DT value in the local time of the other attributes (PS3.5 6.2)."""
-    value = str(instance.get(keyword) or "").strip()
-    if not value:
-        return None
-    for sign in "+-":
-        if sign in value[8:]:
-            value, _, offset = value.partition(sign)
-            local = str(instance.get("TimezoneOffsetFromUTC") or "").strip()
-            if not local:
-                raise UnitError(f"expected TimezoneOffsetFromUTC (0008,0201) beside a {keyword} with its own UTC offset")
-            shift = _offset(local, keyword) - _offset(sign + offset, keyword)
-            return _parse(value[:8], value[8:], keyword) + shift
-    return _parse(value[:8], value[8:], keyword)
-
-
-def _offset(value: str, keyword: str) -> timedelta:
-    try:
-        return timedelta(hours=int(value[:3]), minutes=int(value[0] + value[3:5]))
-    except ValueError as error:
-        raise UnitError(f"expected a UTC offset as in +0100 for {keyword}, found {value!r}") from error
-
-
-def _parse(date: str, time: str, keyword: str) -> datetime:
-    """DA YYYYMMDD and TM HH[MM[SS[.F]]]; the separators of older standards are accepted."""
-    date, time = date.replace(".", "").replace("-", ""), time.replace(":", "")
-    try:
-        seconds = float(time[4:]) if len(time) > 4 else 0.0
-        minutes = int(time[2:4]) if len(time) > 2 else 0
-        if len(date) != 8 or not (0 <= seconds < 61 and 0 <= minutes < 60 and 0 <= int(time[:2]) < 24):
-            raise ValueError(time)
-        return datetime.strptime(date, "%Y%m%d") + timedelta(hours=int(time[:2]), minutes=minutes, seconds=seconds)
-    except ValueError as error:
-        raise UnitError(f"expected {keyword} as YYYYMMDD and HHMMSS, found an unreadable value") from error
-
-
-# -- values ------------------------------------------------------------------------------------------------------
-
-
-def _text(instance: Mapping[str, Any], keyword: str) -> str:
-    value = str(instance.get(keyword) or "").strip().upper()
-    if not value:
-        raise UnitError(f"expected {_WHAT[keyword]}, found none")
-    return value
-
-
-def _number(instance: Mapping[str, Any], keyword: str) -> float | None:
-    """None if absent, empty or no finite number."""
-    try:
-        value = float(instance.get(keyword))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _required(instance: Mapping[str, Any], keyword: str) -> float:
-    value = _number(instance, keyword)
-    if value is None:
-        raise UnitError(f"expected {_WHAT[keyword]}, found none; supply it")
-    return value
 
 
 def _private(header: Any, group: int, creator: str, wanted: dict[str, int]) -> dict[str, Any]:

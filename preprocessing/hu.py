@@ -1,0 +1,147 @@
+"""Hounsfield units: fills padding with air and refuses numbers that plainly are no HU.
+
+A CT without HU (a windowed picture, a volume rescaled twice) trains and measures without any error message, so it is
+stopped at the door. `assume_hu` lets a user who knows better through, and leaves a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from vol3d.errors import ReadError, UnitError
+from vol3d.types import AIR_HU, Array, Zyx
+
+PADDING_HU = (-2000, -2048, -3024)
+"""Codes that scanners and converters write where nothing was measured (-3024 is -2000 rescaled by -1024)."""
+
+HIGHEST_AIR_HU = -200
+"""Unsigned storage without any value under this is a window, not a CT."""
+
+LOWEST_AIR_MODE_HU = -1500
+"""Air lies at -1000; its mode under this means that an intercept of about -1000 was added twice."""
+
+TISSUE_HU = -900
+"""A header's own padding value from here on could be tissue."""
+
+_SAMPLE = 4_000_000
+
+
+def pack(slabs: Iterable[Array], shape: Zyx, dtype: DTypeLike = np.int16) -> Array:
+    """Stacks slabs (each float64 or integer, [Y, X]) along Z.
+
+    Args:
+        slabs: one per index along Z.
+        shape: of the result.
+        dtype: int16 falls back to float32 at the first slab that int16 cannot hold exactly; float32 is kept.
+    """
+    out = np.empty(shape, dtype)
+    for index, slab in enumerate(slabs):
+        if out.dtype == np.int16 and not _fits_int16(slab):
+            out = out.astype(np.float32)
+        out[index] = slab
+    return out
+
+
+def require_finite(array_ZYX: Array, where: str) -> None:
+    """Refuses NaN and infinite values.
+
+    Raises:
+        ReadError: with their number.
+    """
+    if np.issubdtype(array_ZYX.dtype, np.floating):
+        nan, bad = int(np.isnan(array_ZYX).sum()), int((~np.isfinite(array_ZYX)).sum())
+        if bad:
+            raise ReadError(
+                f"{where}: expected finite values, found {nan} NaN and {bad - nan} infinite of {array_ZYX.size} "
+                f"voxels; replace them with what they stand for"
+            )
+
+
+def to_hu(
+    array_ZYX: Array, *, bits: int, signed: bool, padding_ZYX: Array | None = None, assume_hu: bool = False
+) -> tuple[Array, tuple[str, ...]]:
+    """Rescaled CT values with padding turned into `AIR_HU`; `array_ZYX` is changed in place.
+
+    Args:
+        array_ZYX: values after slope and intercept, int16 or float32, all finite.
+        bits: stored bits per value.
+        signed: whether they were stored signed (or as floating point).
+        padding_ZYX: True where a voxel holds the padding value that the header names.
+        assume_hu: take the numbers as HU whatever they look like.
+
+    Returns:
+        The array and what was done to it, in words.
+
+    Raises:
+        UnitError: stored in 8 bits, scaled to a unit range, unsigned without air, or air far under -1000.
+    """
+    notes: list[str] = []
+    void = np.zeros(array_ZYX.shape, bool)
+    for code in PADDING_HU:
+        hits = array_ZYX == code
+        if hits.any():
+            void |= hits
+            notes.append(f"padding {code} -> air: {int(hits.sum())} voxels")
+    if padding_ZYX is not None and (declared := padding_ZYX & ~void).any():
+        highest = float(array_ZYX[declared].max())
+        if highest <= TISSUE_HU or _in_corners(padding_ZYX):
+            void |= declared
+            notes.append(f"padding of the header, {highest:g} HU -> air: {int(declared.sum())} voxels")
+        else:
+            notes.append(f"padding of the header kept: {highest:g} HU lies among tissue and fills no corner of a slice")
+    fault = _unlike_hu(array_ZYX, void, bits, signed)
+    if fault and not assume_hu:
+        raise UnitError(f"expected a CT in HU, found {fault}; if these are HU, say so with --assume-hu")
+    if assume_hu:
+        notes.insert(0, f"assume-hu: {fault}" if fault else "assume-hu")
+    array_ZYX[void] = AIR_HU
+    return array_ZYX, tuple(notes)
+
+
+def _unlike_hu(array_ZYX: Array, void_ZYX: Array, bits: int, signed: bool) -> str | None:
+    """What is wrong with the numbers outside padding, or None."""
+    values = array_ZYX[~void_ZYX] if void_ZYX.any() else array_ZYX.reshape(-1)
+    if not values.size:
+        return "nothing but padding"
+    lowest, highest = float(values.min()), float(values.max())
+    if bits <= 8:
+        return f"values stored in {bits} bits ({lowest:g} to {highest:g}): a windowed export holds no HU"
+    if values.dtype == np.float32 and lowest >= -1 and highest <= 1:
+        return f"fractions from {lowest:g} to {highest:g}: a normalised image holds no HU"
+    if not signed and lowest >= HIGHEST_AIR_HU:
+        return (
+            f"unsigned values with none under {HIGHEST_AIR_HU} ({lowest:g} to {highest:g}): a windowed export, or a "
+            f"CT without its intercept"
+        )
+    mode = _air_mode(values)
+    if mode is not None and mode < LOWEST_AIR_MODE_HU:
+        return (
+            f"air at {mode:g} instead of about -1000 (lowest value {lowest:g}): rescaled twice, or an undeclared "
+            f"padding code"
+        )
+    return None
+
+
+def _air_mode(values_N: Array) -> float | None:
+    """The commonest value under -500, to 10 HU; None if fewer than a thousandth lie there."""
+    sample = values_N[:: (values_N.size // _SAMPLE) | 1]
+    low = sample[sample < -500].astype(np.float64)
+    if low.size < max(20, sample.size // 1000):
+        return None
+    bins = np.bincount(((-500 - np.maximum(low, -60_000)) // 10).astype(np.int64))
+    return -505.0 - 10 * int(bins.argmax())
+
+
+def _in_corners(padding_ZYX: Array) -> bool:
+    """True if the padding fills half of the corners of slices, as the outside of a round field of view does."""
+    return bool(padding_ZYX[:, [0, 0, -1, -1], [0, -1, 0, -1]].mean() >= 0.5)
+
+
+def _fits_int16(slab: Array) -> bool:
+    if slab.dtype in (np.int16, np.uint8, np.int8):
+        return True
+    low, high = float(slab.min()), float(slab.max())  # NaN fails the comparison below
+    return low >= -32768 and high <= 32767 and bool(np.array_equal(np.rint(slab), slab))

@@ -1,0 +1,170 @@
+"""A folder of DICOM files -> one CT in rescaled values or one PET in SUVbw, stacked on its `Grid`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydicom import uid as uids
+from pydicom.pixels import pixel_array
+
+from preprocessing import suv
+from preprocessing.hu import pack, require_finite, to_hu
+from vol3d.dicom.frames import Frame, frames_of, numbers
+from vol3d.dicom.geometry import stack
+from vol3d.dicom.series import PARSE_ERRORS, Scan, scan, select_series
+from vol3d.errors import ReadError, UnitError
+from vol3d.geometry import Grid
+from vol3d.types import Array
+
+_DECODERS = {uids.RLELossless: "pydicom", uids.JPEGLSLossless: "pyjpegls", uids.JPEGLSNearLossless: "pyjpegls"}
+"""Named, so that what else happens to be installed does not change the pixels; JPEG and JPEG 2000 go to pylibjpeg."""
+
+
+@dataclass(frozen=True)
+class DicomVolume:
+    """A series as one array; see `preprocessing.reading.Reading`."""
+
+    array_ZYX: Array
+    grid: Grid
+    slice_numbers: tuple[int, ...] | None
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def read_dicom(path: Path, modality: Literal["ct", "pet"], *, assume_hu: bool = False) -> DicomVolume:
+    """Reads the one CT or PET series below a folder (or in one multi-frame file).
+
+    Raises:
+        ReadError: no such series, several, damaged files, unreadable pixels.
+        GeometryError: its slices make no regular grid.
+        UnitError: its values are not HU, or cannot become SUVbw.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom quotes invalid values in its warnings, names of patients among them
+        try:
+            return _read(path, modality, assume_hu)
+        except ReadError as error:
+            raise type(error)(f"{path}: {error}") from error
+
+
+def _read(path: Path, modality: Literal["ct", "pet"], assume_hu: bool) -> DicomVolume:
+    found = scan(path)
+    frames = frames_of(select_series(found, modality))
+    order, grid = stack(frames)
+    ordered = [frames[i] for i in order]
+    array_ZYX, notes = _ct(ordered, grid, assume_hu) if modality == "ct" else _pet(ordered, grid)
+    files = tuple(dict.fromkeys(f.path for f in ordered))
+    return DicomVolume(array_ZYX, grid, _slice_numbers(ordered), files, _notes(found, ordered) + notes)
+
+
+def _ct(frames: Sequence[Frame], grid: Grid, assume_hu: bool) -> tuple[Array, tuple[str, ...]]:
+    for frame in frames:
+        if frame.rescale_type not in ("", "HU") and not assume_hu:
+            raise UnitError(
+                f"{frame.name}: expected RescaleType HU, found {frame.rescale_type}: not a CT in Hounsfield units; if "
+                f"it is, say so with --assume-hu"
+            )
+    padding_ZYX = np.zeros(grid.shape, bool)
+
+    def slabs() -> Iterator[Array]:
+        for index, (frame, stored) in enumerate(_decoded(frames)):
+            _mark_padding(frame, stored, padding_ZYX[index])
+            yield _rescaled(frame, stored, optional=assume_hu)
+
+    array_ZYX = pack(slabs(), grid.shape)
+    require_finite(array_ZYX, "CT series")
+    header, where = frames[0].header, frames[0].name
+    bits = int(numbers(header, "BitsStored", 1, where)[0])
+    signed = numbers(header, "PixelRepresentation", 1, where)[0] == 1
+    return to_hu(array_ZYX, bits=bits, signed=signed, padding_ZYX=padding_ZYX, assume_hu=assume_hu)
+
+
+def _pet(frames: Sequence[Frame], grid: Grid) -> tuple[Array, tuple[str, ...]]:
+    if "PerFrameFunctionalGroupsSequence" in frames[0].header:
+        raise ReadError(
+            f"{frames[0].path.name}: expected single-frame PET, found a multi-frame object: its times and units per "
+            f"frame are not read; convert the series to single-frame objects"
+        )
+    rule = suv.suvbw([suv.metadata(f.header) for f in frames])
+    slabs = (_rescaled(f, stored) * k for (f, stored), k in zip(_decoded(frames), rule.factors, strict=True))
+    array_ZYX = pack(slabs, grid.shape, np.float32)
+    require_finite(array_ZYX, "PET series")
+    return array_ZYX, (rule.rule,)
+
+
+def _rescaled(frame: Frame, stored_YX: Array, optional: bool = False) -> Array:
+    """Slope and intercept of this very slice (PS3.3 C.11.1), in float64."""
+    slope, intercept = frame.slope, frame.intercept
+    if slope is None or intercept is None:
+        if not optional:
+            raise UnitError(
+                f"{frame.name}: expected RescaleSlope (0028,1053) and RescaleIntercept (0028,1052), found "
+                f"{slope} and {intercept}: stored values have no unit"
+            )
+        slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
+    if slope == 0:
+        raise UnitError(f"{frame.name}: expected a RescaleSlope other than 0, found 0")
+    return stored_YX * np.float64(slope) + intercept
+
+
+def _mark_padding(frame: Frame, stored_YX: Array, out_YX: Array) -> None:
+    """True where a pixel holds Pixel Padding Value, or lies between it and its Range Limit (PS3.3 C.7.5.1.1.2)."""
+    limits = []
+    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        if frame.header.get(keyword) not in (None, ""):
+            value = int(numbers(frame.header, keyword, 1, frame.name)[0])
+            # some writers give a signed image an unsigned padding value: 63536 for -2000
+            limits.append(np.array(value & (2 ** (8 * stored_YX.itemsize) - 1)).astype(f"u{stored_YX.itemsize}"))
+    if limits and frame.header.get("PixelPaddingValue") not in (None, ""):
+        codes = [int(v.view(stored_YX.dtype)) for v in limits]
+        np.logical_and(stored_YX >= min(codes), stored_YX <= max(codes), out=out_YX)
+
+
+def _decoded(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Array]]:
+    """Each frame with its stored values [rows, columns]; a file is decoded once, however many frames it holds."""
+    path: Path | None = None
+    pixels_NYX = np.empty(0)
+    for frame in frames:
+        if frame.path != path:
+            path, pixels_NYX = frame.path, _pixels(frame)
+        stored_YX = pixels_NYX[frame.index]
+        if stored_YX.shape != (frame.rows, frame.columns) or stored_YX.dtype.kind not in "iu":
+            raise ReadError(
+                f"{frame.name}: expected {frame.rows}x{frame.columns} integers, found {stored_YX.shape} of "
+                f"{stored_YX.dtype}"
+            )
+        yield frame, stored_YX
+
+
+def _pixels(frame: Frame) -> Array:
+    """All frames of a file, [frames, rows, columns]."""
+    syntax = frame.header.file_meta.TransferSyntaxUID
+    plugin = _DECODERS.get(syntax, "pylibjpeg") if syntax.is_compressed and syntax.is_encapsulated else ""
+    try:
+        pixels = pixel_array(frame.path, raw=True, decoding_plugin=plugin)
+    except PARSE_ERRORS as error:
+        raise ReadError(
+            f"{frame.path.name}: expected pixel data in {syntax.name}, found it unreadable ({error})"
+        ) from error
+    return pixels if pixels.ndim == 3 else pixels[None]
+
+
+def _notes(found: Scan, frames: Sequence[Frame]) -> tuple[str, ...]:
+    notes = []
+    for reason in dict.fromkeys(reason for _, reason in found.left_out):
+        names = [path.name for path, other in found.left_out if other == reason]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        notes.append(f"left out, {reason}: {', '.join(names[:3])}{more}")
+    if any(str(f.header.get("LossyImageCompression") or "") == "01" for f in frames):
+        notes.append("lossy compressed at its source")
+    return tuple(notes)
+
+
+def _slice_numbers(frames: Sequence[Frame]) -> tuple[int, ...] | None:
+    found = tuple(f.number for f in frames if f.number is not None)
+    return found if len(found) == len(frames) and len(set(found)) == len(found) else None

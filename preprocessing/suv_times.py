@@ -1,0 +1,160 @@
+"""The times and values of PET metadata: strings of DICOM -> datetimes and numbers, and which moment START refers to.
+
+Mappings are keyed by DICOM keyword, see `preprocessing.suv.suvbw`. Messages never hold a date.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from vol3d.errors import UnitError
+
+EXPECTED = {
+    "Units": "Units (0054,1001), one of BQML, CNTS or GML",
+    "DecayCorrection": "DecayCorrection (0054,1102), one of START, ADMIN or NONE",
+    "PatientWeight": "PatientWeight (0010,1030) in kg, between 0.5 and 500",
+    "RadionuclideTotalDose": "RadionuclideTotalDose (0018,1074) in Bq",
+    "RadionuclideHalfLife": "RadionuclideHalfLife (0018,1075) in s",
+    "RadiopharmaceuticalStartTime": "RadiopharmaceuticalStartTime (0018,1072) or StartDateTime (0018,1078)",
+    "AcquisitionTime": "AcquisitionDate (0008,0022) and AcquisitionTime (0008,0032)",
+    "SeriesTime": "SeriesDate (0008,0021) and SeriesTime (0008,0031)",
+}
+"""What each attribute should hold, for messages."""
+
+
+def series_reference(instances: Sequence[Mapping[str, Any]], half_life_s: float) -> tuple[datetime, str]:
+    """The one time that all beds of a START series are decayed to, and what says so.
+
+    The series time, unless post-processing moved it past the first acquisition; then GE's private scan time; then the
+    acquisition minus Frame Reference Time (the offset of the mean count rate from the reference, PS3.3 C.8.9.4) plus
+    the time of the mean count rate within the frame; then the earliest acquisition.
+    """
+    acquisitions = [acquisition(i) for i in instances]
+    series = _join(instances[0], "SeriesDate", "SeriesTime")
+    if series is None:
+        raise UnitError(f"expected {EXPECTED['SeriesTime']}, found none: the reference time of START is unknown")
+    if series <= min(acquisitions):
+        return series, "series time"
+    scan = _datetime(instances[0], "GEPrivatePostInjectionDateTime")
+    if scan is not None:
+        return scan, "GE scan time"
+    offsets = [number(i, "FrameReferenceTime") for i in instances]
+    means = [mean_count_offset(i, half_life_s) for i in instances]
+    candidates = [
+        acquired - timedelta(milliseconds=offset) + mean
+        for acquired, offset, mean in zip(acquisitions, offsets, means, strict=True)
+        if offset is not None and offset > 0 and mean is not None
+    ]
+    if len(candidates) < len(instances):
+        return min(acquisitions), "earliest acquisition"
+    spread = (max(candidates) - min(candidates)).total_seconds()
+    if spread > 0.01 * half_life_s:
+        raise UnitError(
+            f"expected acquisition minus frame reference time to be one time for the whole series, found a spread of "
+            f"{spread:.0f} s: the reference time of START is unknown"
+        )
+    return sorted(candidates)[len(candidates) // 2], "acquisition - frame reference time"
+
+
+def mean_count_offset(instance: Mapping[str, Any], half_life_s: float) -> timedelta | None:
+    """From the start of a frame to the time at which its activity equals its mean; None without a duration."""
+    duration_ms = number(instance, "ActualFrameDuration")
+    if duration_ms is None or duration_ms <= 0:
+        return None
+    decay = math.log(2) / half_life_s
+    exponent = decay * duration_ms / 1000
+    return timedelta(seconds=math.log(exponent / -math.expm1(-exponent)) / decay)
+
+
+def acquisition(instance: Mapping[str, Any]) -> datetime:
+    """Start of an image's acquisition; its date from the series if it has none of its own."""
+    found = _join(instance, "AcquisitionDate", "AcquisitionTime") or _datetime(instance, "AcquisitionDateTime")
+    if found is not None:
+        return found
+    found, series = _join(instance, "SeriesDate", "AcquisitionTime"), _join(instance, "SeriesDate", "SeriesTime")
+    if found is None or series is None:
+        raise UnitError(f"expected {EXPECTED['AcquisitionTime']}, found none")
+    return found + timedelta(days=series - found > timedelta(hours=12))  # a series that runs past midnight
+
+
+def injection(instance: Mapping[str, Any], scan: datetime) -> datetime:
+    """Start of the injection; a time without date lies within the 24 hours before the scan."""
+    found = _datetime(instance, "RadiopharmaceuticalStartDateTime")
+    if found is not None:
+        return found
+    value = str(instance.get("RadiopharmaceuticalStartTime") or "").strip()
+    if not value:
+        raise UnitError(
+            f"expected {EXPECTED['RadiopharmaceuticalStartTime']}, found neither; supply the injection time"
+        )
+    start = _parse(scan.strftime("%Y%m%d"), value, "RadiopharmaceuticalStartTime")
+    return start if start <= scan else start - timedelta(days=1)
+
+
+def _join(instance: Mapping[str, Any], date: str, time: str) -> datetime | None:
+    days, clock = (str(instance.get(k) or "").strip() for k in (date, time))
+    return _parse(days, clock, time) if days and clock else None
+
+
+def _datetime(instance: Mapping[str, Any], keyword: str) -> datetime | None:
+    """A DT value in the local time of the other attributes (PS3.5 6.2)."""
+    value = str(instance.get(keyword) or "").strip()
+    if not value:
+        return None
+    for sign in "+-":
+        if sign in value[8:]:
+            value, _, offset = value.partition(sign)
+            local = str(instance.get("TimezoneOffsetFromUTC") or "").strip()
+            if not local:
+                raise UnitError(f"expected TimezoneOffsetFromUTC (0008,0201) beside {keyword} with its UTC offset")
+            shift = _offset(local, keyword) - _offset(sign + offset, keyword)
+            return _parse(value[:8], value[8:], keyword) + shift
+    return _parse(value[:8], value[8:], keyword)
+
+
+def _offset(value: str, keyword: str) -> timedelta:
+    try:
+        return timedelta(hours=int(value[:3]), minutes=int(value[0] + value[3:5]))
+    except ValueError as error:
+        raise UnitError(f"expected a UTC offset as in +0100 for {keyword}, found {value!r}") from error
+
+
+def _parse(date: str, time: str, keyword: str) -> datetime:
+    """DA YYYYMMDD and TM HH[MM[SS[.F]]]; the separators of older standards are accepted."""
+    date, time = date.replace(".", "").replace("-", ""), time.replace(":", "")
+    try:
+        seconds = float(time[4:]) if len(time) > 4 else 0.0
+        minutes = int(time[2:4]) if len(time) > 2 else 0
+        if len(date) != 8 or not (0 <= seconds < 61 and 0 <= minutes < 60 and 0 <= int(time[:2]) < 24):
+            raise ValueError(time)
+        return datetime.strptime(date, "%Y%m%d") + timedelta(hours=int(time[:2]), minutes=minutes, seconds=seconds)
+    except ValueError as error:
+        raise UnitError(f"expected {keyword} as YYYYMMDD and HHMMSS, found an unreadable value") from error
+
+
+def text(instance: Mapping[str, Any], keyword: str) -> str:
+    """A code string in upper case; refused if absent."""
+    value = str(instance.get(keyword) or "").strip().upper()
+    if not value:
+        raise UnitError(f"expected {EXPECTED[keyword]}, found none")
+    return value
+
+
+def number(instance: Mapping[str, Any], keyword: str) -> float | None:
+    """None if absent, empty or no finite number."""
+    try:
+        value = float(instance.get(keyword))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def required(instance: Mapping[str, Any], keyword: str) -> float:
+    """A finite number; refused if absent."""
+    value = number(instance, keyword)
+    if value is None:
+        raise UnitError(f"expected {EXPECTED[keyword]}, found none; supply it")
+    return value

@@ -1,0 +1,146 @@
+"""Frames: what each slice of a series says about itself, from single-frame and multi-frame objects alike.
+
+PS3.3 C.7.6.2 (image plane) for the first, C.7.6.16 (functional groups) for the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from vol3d.dicom.series import PARSE_ERRORS, Instance, Series
+from vol3d.errors import ReadError, UnitError
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One slice, by its own header; lengths in mm, positions in the patient's LPS+."""
+
+    path: Path
+    index: int
+    """Which frame of its file, from 0."""
+    number: int | None
+    """Instance Number (0020,0013); in a multi-frame object, the frame's number from 1."""
+    header: Dataset
+    """Of the whole file."""
+    rows: int
+    columns: int
+    position_mm: tuple[float, ...]
+    orientation: tuple[float, ...]
+    """Direction cosines of a row, then of a column (Image Orientation (Patient), 6 numbers)."""
+    spacing_mm: tuple[float, ...]
+    """Between rows, then between columns (Pixel Spacing)."""
+    slope: float | None
+    intercept: float | None
+    rescale_type: str
+
+    @property
+    def name(self) -> str:
+        """File, and frame where the file holds several, for messages."""
+        multi_frame = "PerFrameFunctionalGroupsSequence" in self.header
+        return f"{self.path.name}#{self.number}" if multi_frame else self.path.name
+
+
+def frames_of(series: Series) -> list[Frame]:
+    """Every slice of a series, in no particular order.
+
+    Raises:
+        ReadError: a slice has no position, orientation, spacing or size, or is no single-channel image.
+    """
+    frames = [frame for instance in series.instances for frame in _frames(instance)]
+    frame_of_reference = {str(f.header.get("FrameOfReferenceUID") or "") for f in frames}
+    if len(frame_of_reference) > 1:
+        raise ReadError(
+            f"expected one FrameOfReferenceUID in {series}, found {len(frame_of_reference)}: "
+            f"{sorted(frame_of_reference)}; these slices do not share a coordinate system"
+        )
+    return frames
+
+
+def numbers(header: Dataset, keyword: str, count: int, where: str) -> tuple[float, ...]:
+    """`count` finite decimals of an attribute.
+
+    Raises:
+        ReadError: absent, unreadable or of another length.
+    """
+    try:
+        value = header.get(keyword)
+        values = [] if value is None or value == "" else [value] if count == 1 else list(value)
+        out = tuple(float(v) for v in values)
+    except PARSE_ERRORS as error:
+        raise ReadError(f"{where}: {keyword} is not readable as {count} numbers") from error
+    if len(out) != count or not all(abs(v) < 1e9 for v in out):
+        raise ReadError(f"{where}: expected {keyword} with {count} finite numbers, found {list(out) or 'nothing'}")
+    return out
+
+
+def _frames(instance: Instance) -> Iterable[Frame]:
+    header, where = instance.header, instance.path.name
+    samples = int(numbers(header, "SamplesPerPixel", 1, where)[0])
+    if samples != 1:
+        raise ReadError(f"{where}: expected one sample per pixel, found {samples}: a colour picture, not an image")
+    if "ModalityLUTSequence" in header:
+        raise UnitError(f"{where}: expected a rescale slope and intercept, found a modality lookup table: not read")
+    if "PerFrameFunctionalGroupsSequence" in header:
+        yield from _multi_frame(instance)
+        return
+    if _integer(header, "NumberOfFrames", where) not in (None, 1):
+        raise ReadError(f"{where}: expected functional groups in a multi-frame object, found none: no frame positions")
+    yield _frame(instance, 0, _integer(header, "InstanceNumber", where), [header])
+
+
+def _integer(header: Dataset, keyword: str, where: str) -> int | None:
+    """None if the attribute is absent or empty."""
+    return None if header.get(keyword) in (None, "") else int(numbers(header, keyword, 1, where)[0])
+
+
+def _multi_frame(instance: Instance) -> Iterable[Frame]:
+    header = instance.header
+    shared = list(header.get("SharedFunctionalGroupsSequence") or [])
+    per_frame = list(header.PerFrameFunctionalGroupsSequence)
+    count = _integer(header, "NumberOfFrames", instance.path.name)
+    if len(per_frame) != count:
+        raise ReadError(f"{instance.path.name}: expected functional groups of {count} frames, found {len(per_frame)}")
+    macros = (
+        "PlanePositionSequence",
+        "PlaneOrientationSequence",
+        "PixelMeasuresSequence",
+        "PixelValueTransformationSequence",
+    )
+    for index, groups in enumerate(per_frame):
+        items = [item[macro][0] for macro in macros for item in (groups, *shared) if item.get(macro)]
+        yield _frame(instance, index, index + 1, items)
+
+
+def _frame(instance: Instance, index: int, number: int | None, sources: Sequence[Dataset]) -> Frame:
+    where = f"{instance.path.name}, frame {index + 1}" if len(sources) > 1 else instance.path.name
+
+    def find(keyword: str) -> Dataset:
+        return next((s for s in sources if keyword in s), Dataset())
+
+    def optional(keyword: str) -> float | None:
+        item = find(keyword)
+        return None if item.get(keyword) in (None, "") else numbers(item, keyword, 1, where)[0]
+
+    def several(keyword: str, count: int) -> tuple[float, ...]:
+        return numbers(find(keyword), keyword, count, where)
+
+    rescale_type: Any = find("RescaleType").get("RescaleType")
+    return Frame(
+        path=instance.path,
+        index=index,
+        number=number,
+        header=instance.header,
+        rows=int(numbers(instance.header, "Rows", 1, where)[0]),
+        columns=int(numbers(instance.header, "Columns", 1, where)[0]),
+        position_mm=several("ImagePositionPatient", 3),
+        orientation=several("ImageOrientationPatient", 6),
+        spacing_mm=several("PixelSpacing", 2),
+        slope=optional("RescaleSlope"),
+        intercept=optional("RescaleIntercept"),
+        rescale_type=str(rescale_type or "").strip().upper(),
+    )

@@ -1,0 +1,167 @@
+"""Slices -> one regular `Grid`, or a refusal that names every fault.
+
+Slices are ordered by their position along the normal of their plane and the distance between them is that of their
+positions (PS3.3 C.7.6.2.1.1: Image Position and Image Orientation are what places a slice). Instance Number, Slice
+Location, Slice Thickness, Spacing Between Slices and Gantry/Detector Tilt are never asked: they are optional, rounded,
+or say something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vol3d.dicom.frames import Frame
+from vol3d.errors import GeometryError
+from vol3d.geometry import ORTHOGONALITY_TOLERANCE, Grid
+from vol3d.types import Array
+
+MIN_SLICES = 3
+"""Fewer slices are no volume: with two, nothing shows whether one is missing between them."""
+
+SAME_POSITION_MM = 0.01
+"""Slices nearer than this lie at one position."""
+
+STEP_TOLERANCE = 0.03
+"""A step may differ from the median step by this share of it: a whole-body PET of several beds (GE Discovery) has steps
+of 3.27 mm with 3.19 and 3.29 mm at the seams."""
+
+PLACE_TOLERANCE = 0.02
+"""A slice may lie this share of a step off its place on the regular grid; in that PET it is 0.012."""
+
+ROUNDING_MM = 0.01
+"""Added to both: positions rounded to two decimals."""
+
+IN_PLANE_TOLERANCE_MM = 0.1
+"""A slice may lie this far off the line through all the others, within its plane."""
+
+COARSEST_ROUNDING_MM = 0.1
+"""Positions written with a single decimal are taken as rounded from a regular grid if they fit one that closely."""
+
+
+def stack(frames: Sequence[Frame]) -> tuple[list[int], Grid]:
+    """The order of slices along their normal (row direction x column direction), and their grid.
+
+    Returns:
+        Indices into `frames` from the first slice along the normal to the last, and the grid of the stacked array
+        (slice, row, column).
+
+    Raises:
+        GeometryError: too few slices, mixed sizes, spacings or orientations, several slices at one position, a gantry
+            tilt, uneven steps (a missing slice among them).
+    """
+    if len(frames) < MIN_SLICES:
+        raise GeometryError(
+            f"expected a volume of at least {MIN_SLICES} slices, found {len(frames)} "
+            f"slice{'s' if len(frames) != 1 else ''}: the distance between slices cannot be established"
+        )
+    for what in ("rows", "columns"):
+        _same(frames, np.array([[getattr(f, what)] for f in frames], np.float64), what, 0.0)
+    _same(frames, np.array([f.spacing_mm for f in frames]), "PixelSpacing", 1e-4)
+    _same(frames, np.array([f.orientation for f in frames]), "ImageOrientationPatient", 1e-4)
+    row, column = _directions(frames[0])
+    normal = np.cross(row, column)
+    position_N3 = np.array([f.position_mm for f in frames])
+    order = [int(i) for i in np.argsort(position_N3 @ normal, kind="stable")]
+    step_3 = _step([frames[i] for i in order], position_N3[order], normal)
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack([step_3, column * frames[0].spacing_mm[0], row * frames[0].spacing_mm[1]], axis=1)
+    affine[:3, 3] = position_N3[order[0]]
+    return order, Grid.from_lps((len(frames), frames[0].rows, frames[0].columns), affine)
+
+
+def _same(frames: Sequence[Frame], values: Array, what: str, tolerance: float) -> None:
+    off = np.flatnonzero(np.abs(values - values[0]).max(axis=1) > tolerance)
+    if len(off):
+        raise GeometryError(
+            f"expected one {what} in a series, found {values[0].tolist()} in {frames[0].name} and "
+            f"{values[off[0]].tolist()} in {frames[off[0]].name} ({len(off)} of {len(frames)} slices differ)"
+        )
+
+
+def _directions(frame: Frame) -> tuple[Array, Array]:
+    row, column = np.array(frame.orientation[:3]), np.array(frame.orientation[3:])
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if max(abs(n - 1) for n in lengths) > 1e-2 or abs(row @ column) > ORTHOGONALITY_TOLERANCE:
+        raise GeometryError(
+            f"{frame.name}: expected ImageOrientationPatient to be two orthogonal unit vectors, found "
+            f"{list(frame.orientation)}"
+        )
+    row, column = row / lengths[0], column / lengths[1]
+    return row, column - row * (row @ column)
+
+
+def _step(frames: Sequence[Frame], position_N3: Array, normal: Array) -> Array:
+    """From one slice to the next, in LPS mm; all faults of the stack are collected into one refusal."""
+    along = position_N3 @ normal
+    steps = np.diff(along)
+    twins = np.flatnonzero(steps < SAME_POSITION_MM)
+    if len(twins):
+        where = twins[0]
+        raise GeometryError(
+            f"expected each slice at a position of its own, found {len(twins)} of {len(frames)} slices at the position "
+            f"of another one, e.g. {frames[where].name} and {frames[where + 1].name} at {along[where]:.3f} mm along "
+            f"the normal: time points, phases or reconstructions in one series; separate them"
+        )
+    rounding = _rounding_mm(position_N3)
+    across = position_N3 - np.outer(along, normal)
+    drift, offset = np.polyfit(along - along[0], across - across[0], 1)
+    total = np.linalg.norm(drift) * (along[-1] - along[0])
+    tilted = np.linalg.norm(drift) > ORTHOGONALITY_TOLERANCE and total > 2 * ROUNDING_MM + rounding
+    faults = []
+    if tilted:
+        angle = np.degrees(np.arctan(np.linalg.norm(drift)))
+        faults.append(
+            f"slices shifted in their plane by a gantry tilt of {angle:.2f} degrees ({total:.2f} mm over the stack): "
+            f"no orthogonal grid; have the tilt corrected first"
+        )
+    wobble = np.linalg.norm(across - across[0] - offset - np.outer(along - along[0], drift), axis=1)
+    if wobble.max() > IN_PLANE_TOLERANCE_MM + rounding:
+        worst = int(wobble.argmax())
+        faults.append(f"{frames[worst].name} shifted in its plane by {wobble[worst]:.3f} mm against the others")
+    faults += _step_faults(frames, along, steps, rounding)
+    if faults:
+        raise GeometryError(f"expected {len(frames)} slices on one regular grid, found " + "; and ".join(faults))
+    step = (along[-1] - along[0]) / (len(along) - 1)
+    shifted = np.linalg.norm(drift) <= ORTHOGONALITY_TOLERANCE
+    return step * (normal + drift) if shifted else step * normal
+
+
+def _step_faults(frames: Sequence[Frame], along: Array, steps: Array, rounding: float) -> list[str]:
+    median = float(np.median(steps))
+    tolerance = ROUNDING_MM + STEP_TOLERANCE * median
+    line = np.polyval(np.polyfit(np.arange(len(along)), along, 1), np.arange(len(along)))
+    off_steps = np.abs(steps - median) > max(tolerance, rounding + ROUNDING_MM)
+    allowed = max(ROUNDING_MM + PLACE_TOLERANCE * median, 0.7 * rounding + ROUNDING_MM)
+    off_grid = np.abs(along - line).max() > allowed
+    if not off_steps.any() and not off_grid:
+        return []
+    smallest = float(steps.min())
+    whole = np.rint(steps / smallest)
+    found = f"steps between slices of {_summary(steps)} mm"
+    if whole.max() > 1 and np.abs(steps - whole * smallest).max() <= tolerance * whole.max():
+        gap = int(whole.argmax())
+        missing = int(whole.sum()) - len(steps)
+        return [
+            f"{missing} missing slice{'s' if missing > 1 else ''}: {found}, a gap after {frames[gap].name} at "
+            f"{along[gap]:.3f} mm along the normal; fetch the series again"
+        ]
+    return [f"variable spacing: {found}; resample or reconstruct with one spacing"]
+
+
+def _summary(steps: Array) -> str:
+    """Distinct steps in their order of frequency, to 0.01 mm."""
+    values, counts = np.unique(np.round(steps, 2), return_counts=True)
+    most = np.argsort(-counts, kind="stable")
+    listed = ", ".join(f"{values[i]:.2f} ({counts[i]}x)" for i in most[:6])
+    return listed + (f" and {len(values) - 6} others" if len(values) > 6 else "")
+
+
+def _rounding_mm(position_N3: Array) -> float:
+    """The unit in which positions are written, if that is coarse enough to explain uneven steps; else 0."""
+    for decimals in range(1, 4):
+        if np.abs(position_N3 - np.round(position_N3, decimals)).max() < 1e-6:
+            unit = 10.0**-decimals
+            return unit if unit <= COARSEST_ROUNDING_MM * 1.001 else 0.0
+    return 0.0
