@@ -167,7 +167,8 @@ class Grid:
         """True if both have one shape and no corner differs by more than `tolerance_mm`."""
         if self.shape != other.shape:
             return False
-        return bool(np.abs(self.corners_mm() - other.corners_mm()).max() <= tolerance_mm)
+        ends = np.array(list(itertools.product(*[(0, max(n - 1, 1)) for n in self.shape])))  # one slice has a thickness
+        return bool(np.abs(self.index_to_mm(ends) - other.index_to_mm(ends)).max() <= tolerance_mm)
 
     def contains(self, other: Grid, tolerance_mm: float = 1.0) -> bool:
         """True if every corner of `other` lies inside this grid's box of voxels, give or take `tolerance_mm`."""
@@ -199,6 +200,8 @@ class Grid:
 
     def flip(self, axes: tuple[int, ...]) -> Grid:
         """Reverses the index along `axes` (0 = z, 1 = y, 2 = x); every voxel stays where it is in the world."""
+        if sorted(set(axes) & {0, 1, 2}) != sorted(axes):
+            raise GeometryError(f"expected axes to flip out of 0, 1, 2, each at most once, found {axes}")
         step = np.eye(4)
         for axis in axes:
             step[axis, axis] = -1
@@ -232,7 +235,9 @@ class Grid:
             The new grid, the permutation and the flipped axes (of the permuted grid) that lead there.
         """
         families = [next(i for i, pair in enumerate(_CODES) if c in pair) for c in self.orientation]
-        wanted = [next(i for i, pair in enumerate(_CODES) if c in pair) for c in codes]
+        wanted = [i for c in codes for i, pair in enumerate(_CODES) if c in pair]
+        if len(codes) != 3 or sorted(wanted) != [0, 1, 2]:
+            raise GeometryError(f"expected an orientation with one each of R/L, A/P and S/I, found {codes!r}")
         order = (families.index(wanted[0]), families.index(wanted[1]), families.index(wanted[2]))
         permuted = self.permute(order)
         flips = tuple(a for a in range(3) if permuted.orientation[a] != codes[a])
