@@ -27,7 +27,7 @@ def study(
     arrays: dict[str, np.ndarray] | None = None,
     shape: tuple[int, int, int] = SHAPE,
 ) -> EntryData:
-    """CT value 2*z + 20*y + 5*x - 500 HU and PET value (z + y + x) / 20 at voxel (z, y, x): positions can be read off."""
+    """CT value 2*z + 20*y + 5*x - 500 HU and PET value (z + y + x) / 20 at voxel (z, y, x)."""
     grid = Grid.from_spacing(shape, SPACING_MM, (-50.0, -60.0, -70.0))
     z, y, x = np.ogrid[tuple(slice(n) for n in shape)]
     made = {"ct": (2 * z + 20 * y + 5 * x - 500).astype(np.int16), "pet": ((z + y + x) / 20).astype(np.float32)}
@@ -68,15 +68,16 @@ def box_mask(
     return MaskRecord(name=name, image="ct", phrases=phrases, **more), mask
 
 
+def write(root: Path, *studies: EntryData) -> Cache:
+    cache = create_cache(root, {}, "test")
+    for data in studies:
+        write_entry(cache.root, data)
+    return Cache(cache.root)
+
+
 @pytest.fixture
 def make_cache(tmp_path: Path) -> Callable[..., Cache]:
-    def make(*studies: EntryData) -> Cache:
-        cache = create_cache(tmp_path / "cache", {}, "test")
-        for data in studies:
-            write_entry(cache.root, data)
-        return Cache(cache.root)
-
-    return make
+    return lambda *studies: write(tmp_path / "cache", *studies)
 
 
 @pytest.fixture
@@ -89,8 +90,8 @@ def make_mask() -> Callable[..., tuple[MaskRecord, np.ndarray]]:
     return box_mask
 
 
-@pytest.fixture
-def torso(make_cache: Callable[..., Cache]) -> Cache:
+@pytest.fixture(scope="session")
+def torso(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """Six studies: two kidneys and a liver in each, a lesion in every second, absences in all."""
     studies = []
     for i in range(6):
@@ -104,4 +105,4 @@ def torso(make_cache: Callable[..., Cache]) -> Cache:
             masks.append(box_mask("nodule", lesion, (30, 20, 8), (34, 24, 12), label="nodule", finding_id="f1"))
         absent = ("nodule in the right lung", "ascites")
         studies.append(study(f"s{i}", masks=masks, absent=absent, split="train" if i < 5 else "val"))
-    return make_cache(*studies)
+    return write(tmp_path_factory.mktemp("torso") / "cache", *studies)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -146,12 +146,11 @@ def make_loader(
     workers: int,
     *,
     pin_memory: bool = False,
-    context: str = "forkserver",
+    context: Literal["forkserver", "spawn", "fork"] = "forkserver",
 ) -> DataLoader[Batch]:
     """A loader whose batches do not depend on the number of workers.
 
-    Workers start from a clean process by default: a fork would copy the locks, but not the threads, of the libraries
-    that are already running in this one.
+    Workers start from a clean process by default: tensorstore ends every process that is forked after it was used.
     """
     if workers == 0:
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=Collate(tokens), pin_memory=pin_memory)
