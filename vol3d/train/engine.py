@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 import vol3d
+from vol3d.checkpoint import sync
 from vol3d.errors import CheckpointError, ConfigError, NonFiniteError
 from vol3d.train import ranks
 
@@ -173,7 +174,7 @@ class Engine:
         everyone = ranks.gather_numbers(mine.flatten().tolist()).view(-1, *mine.shape)  # [ranks, micro, loss probe ...]
         self._stop_if_not_finite(everyone, batches, describe)
         norm = self._update(learning_rate)
-        mean = everyone.mean((0, 1)).tolist()
+        mean = everyone.nanmean((0, 1)).tolist()  # a figure may have nothing to measure in some batch
         return StepResult(mean[0], dict(zip(names, mean[2:], strict=True)), norm)
 
     def _probe_gradient(self, gradient: Tensor) -> None:
@@ -252,6 +253,7 @@ class _SafeFiles(TorchCheckpointEngine):
     def save(self, state_dict: dict[str, Any], path: str) -> None:
         super().save(state_dict, path)
         Path(f"{path}.sha256").write_text(_sha256(path))
+        sync(Path(path))
 
     def load(self, path: str, map_location: Any = None) -> Any:
         try:
@@ -277,5 +279,6 @@ def _sha256(path: str) -> str:
 
 def _quiet() -> None:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # A kernel for inference that DeepSpeed would compile here, half a minute with gcc, and never use in training.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # Otherwise DeepSpeed probes the compiler for every kernel it has, and on a CPU builds one (half a minute of gcc)
+    # that only its inference uses.
+    deepspeed.ops.__compatible_ops__ = {}

@@ -29,6 +29,9 @@ class OptimConfig:
     """Of ``sgd`` only."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Of ``adamw`` only."""
+    eps: float = 1e-8
+    """Of ``adamw`` only. Gradients below it hardly count; a larger one keeps their rounding, which differs with the
+    number of ranks, out of the first updates, whose size AdamW makes the same for every gradient."""
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
     """Decay after the warm-up, down to `final_share` of the peak at the last step."""
     warmup_steps: int = 0
@@ -81,4 +84,4 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [g for g in groups if g["params"]]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
 import subprocess
@@ -83,6 +84,7 @@ def join() -> Place:
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
     if dist.is_initialized():
         return place
+    atexit.register(_leave)
     backend = "nccl" if device().type == "cuda" else "gloo"
     if place.master is None:  # no port and no file: nothing that two runs on one machine could fight over
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
@@ -91,6 +93,11 @@ def join() -> Place:
             backend, init_method=f"tcp://{place.master}", rank=place.rank, world_size=place.world, timeout=TIMEOUT
         )
     return place
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def device() -> torch.device:

@@ -32,8 +32,6 @@ class TrainConfig:
     """A file of `configs/deepspeed` (``zero0`` to ``zero3``) or a path to a DeepSpeed JSON of the same kind."""
     ema_decay: float | None = None
     """Moving average of the weights, used for validation and the saved model; not with ZeRO 3."""
-    workers: int = 0
-    """Loader processes per rank; the samples do not depend on it."""
     log_every: int = 1
     """Updates between rows of `log.csv` and TensorBoard."""
     checkpoint_every: int = 500
@@ -49,7 +47,7 @@ class TrainConfig:
         for name in ("steps", "batch_size", "accumulation", "log_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"expected {name} >= 1, found {getattr(self, name)}")
-        for name in ("clip", "workers", "validate_every"):
+        for name in ("clip", "validate_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"expected {name} >= 0, found {getattr(self, name)}")
         if self.batch_size % self.accumulation:

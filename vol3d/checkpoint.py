@@ -1,0 +1,197 @@
+"""A trained model as a folder: `model.safetensors`, `model.json` and `checkpoint.json`.
+
+The first two are what `VisionLanguageModel.save_pretrained` writes. `checkpoint.json` carries what else is needed to
+use the model: channels, patch size, preprocessing recipe with its digest, calibration, and the provenance with the
+SHA-256 of the weights, by which the files are known to belong together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from vol3d.config import from_tree, to_tree
+from vol3d.data.channels import ChannelConfig
+from vol3d.errors import CheckpointError, ConfigError
+from vol3d.model.vlm import CONFIG, WEIGHTS, VisionLanguageModel
+from vol3d.types import Zyx
+
+SCHEMA = 1
+RECORD = "checkpoint.json"
+FILES = (WEIGHTS, CONFIG, RECORD)
+RUN_CHOICES = ("best", "last")
+"""Model folders of a run, the preferred first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How logits become answers, fitted on the validation split only."""
+
+    scale: float = 1.0
+    """The presence logit is multiplied by this (Platt)."""
+    bias: float = 0.0
+    """And then this is added."""
+    presence_threshold: float = 0.5
+    """From this probability on a phrase is called present."""
+    mask_threshold: float = 0.5
+    """From this probability on a voxel belongs to the mask."""
+
+
+@dataclass
+class Checkpoint:
+    """A model and what it was trained with."""
+
+    model: VisionLanguageModel
+    channels: ChannelConfig
+    patch_size: Zyx
+    recipe: dict[str, Any]
+    """The preprocessing recipe, as in the cache."""
+    recipe_digest: str
+    calibration: Calibration = field(default_factory=Calibration)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Seed, step, config digest, data fingerprint, metrics; `save_checkpoint` adds version and weights_sha256."""
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Writes the folder under a temporary name and puts it in place; an older one stays until then."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        checkpoint.model.save_pretrained(temporary)
+        own = {"vol3d": version("vol3d"), "weights_sha256": _sha256(temporary / WEIGHTS)}
+        record = {
+            "schema": SCHEMA,
+            "channels": to_tree(checkpoint.channels),
+            "patch_size": list(checkpoint.patch_size),
+            "recipe": checkpoint.recipe,
+            "recipe_digest": checkpoint.recipe_digest,
+            "calibration": asdict(checkpoint.calibration),
+            "provenance": {**checkpoint.provenance, **own},
+        }
+        (temporary / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        for name in FILES:
+            sync(temporary / name)
+        replace_folder(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
+    """Reads a model folder, or the best (else the last) model of a run folder; the model is in evaluation mode.
+
+    Raises:
+        CheckpointError: nothing there, a file missing, of another schema, damaged, or weights that do not fit.
+    """
+    folder = find_model_folder(Path(path))
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        schema, provenance = record["schema"], record["provenance"]
+        expected = provenance["weights_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / RECORD} is not a complete record ({error}); copy the folder again") from None
+    if schema != SCHEMA:
+        raise CheckpointError(f"expected a checkpoint of schema {SCHEMA} in {folder}, found {schema}")
+    found = _sha256(folder / WEIGHTS)
+    if expected != found:
+        raise CheckpointError(
+            f"{folder}: expected weights with SHA-256 {expected}, found {found}; the files are damaged or do not "
+            f"belong together, copy the folder again"
+        )
+    try:
+        channels = from_tree(ChannelConfig, record["channels"], f"{folder / RECORD}: channels")
+        calibration = from_tree(Calibration, record["calibration"], f"{folder / RECORD}: calibration")
+        z, y, x = record["patch_size"]
+        recipe, digest = record["recipe"], record["recipe_digest"]
+    except (ConfigError, KeyError) as error:
+        raise CheckpointError(
+            f"{folder / RECORD}: {error}; it was written by vol3d {provenance.get('vol3d')}"
+        ) from None
+    model = VisionLanguageModel.from_pretrained(folder)
+    return Checkpoint(model.to(device).eval(), channels, (z, y, x), recipe, digest, calibration, provenance)
+
+
+def find_model_folder(path: Path) -> Path:
+    """The folder that holds the files: `path` itself, or the best or last model of a run.
+
+    Raises:
+        CheckpointError: there is none, or one of its files is missing.
+    """
+    folders = [path, *(path / name for name in RUN_CHOICES)]
+    folders += [_aside(folder) for folder in folders]  # left if a save was cut off between its two renames
+    for folder in folders:
+        missing = [name for name in FILES if not (folder / name).is_file()]
+        if not missing:
+            return folder
+        if len(missing) < len(FILES):
+            raise CheckpointError(
+                f"expected {', '.join(FILES)} in {folder}, found no {' and no '.join(missing)}; "
+                f"the checkpoint is incomplete, copy it again"
+            )
+    raise CheckpointError(
+        f"expected a run folder with best or last, or a folder with {', '.join(FILES)}, found none at {path}"
+    )
+
+
+def start_from(model: torch.nn.Module, path: Path) -> tuple[list[str], list[str]]:
+    """Copies the tensors of a checkpoint whose name and shape fit; returns (matched, unmatched) names of the model.
+
+    Raises:
+        CheckpointError: there is no checkpoint, it is damaged, or nothing fits.
+    """
+    folder = find_model_folder(Path(path))
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / WEIGHTS} is damaged ({error}); copy the folder again") from None
+    own = model.state_dict()
+    matched = [name for name, value in own.items() if name in weights and weights[name].shape == value.shape]
+    if not matched:
+        raise CheckpointError(
+            f"expected tensors of this model in {folder}, found {len(weights)} of which none has the name and shape of "
+            f"one of its {len(own)}; it is another model"
+        )
+    model.load_state_dict({**own, **{name: weights[name] for name in matched}})
+    return matched, [name for name in own if name not in matched]
+
+
+def replace_folder(temporary: Path, final: Path) -> None:
+    """Renames a finished folder into place; what was there is removed last and is never the only copy that goes."""
+    aside = _aside(final)
+    if final.exists():
+        if aside.exists():
+            shutil.rmtree(aside)
+        final.rename(aside)
+    temporary.rename(final)
+    sync(final.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,337 @@
+"""The training loop: fixed steps, samples by number, the same curve however often it is stopped and resumed."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vol3d.cache import Cache
+from vol3d.checkpoint import Checkpoint, save_checkpoint, start_from
+from vol3d.config import digest
+from vol3d.data.collate import Batch, StepSampler, make_loader
+from vol3d.data.dataset import PatchDataset
+from vol3d.errors import ConfigError, FingerprintError
+from vol3d.model.bank import EmbeddingBank
+from vol3d.model.vlm import ModelConfig, VisionLanguageModel, resolve_model
+from vol3d.progress import progress
+from vol3d.tasks.segment import SegmentTask
+from vol3d.train import ranks
+from vol3d.train.dry_run import try_one
+from vol3d.train.engine import Engine, StepResult, read_deepspeed_file
+from vol3d.train.optim import build_optimizer, learning_rate
+from vol3d.train.run_config import RunConfig
+from vol3d.train.run_folder import LoopState, RunFolder, read_average, read_state
+from vol3d.train.run_log import RunLog
+
+log = logging.getLogger("vol3d")
+
+Validate = Callable[[VisionLanguageModel], dict[str, float]]
+"""Called on rank 0 with the model to judge (averaged weights, if there are any), on its device, in evaluation mode."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What came out."""
+
+    out: Path
+    step: int
+    """Updates done."""
+    loss: float
+    """Of the last update done by this call; nan if there was none."""
+    best: dict[str, Any] | None = None
+    """Step and metrics of the best validation."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """Of a dry run: bytes per rank, by use."""
+
+
+def bank_root() -> Path:
+    """Folder of the embedding banks: VOL3D_CACHE_HOME/text, by default ~/.cache/vol3d/text."""
+    home = os.environ.get("VOL3D_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache" / "vol3d") / "text"
+
+
+def train(
+    config: RunConfig,
+    cache_root: Path,
+    out: Path,
+    *,
+    recipe_digest: str | None = None,
+    init: Path | None = None,
+    resume: Literal["auto", "no"] = "no",
+    validate: Validate | None = None,
+    dry_run: bool = False,
+) -> TrainResult:
+    """Trains to `config.train.steps` updates. Called by every rank with the same arguments.
+
+    Args:
+        config: the run.
+        cache_root: any cache of the run's recipe.
+        out: run folder, on a file system that all ranks share.
+        recipe_digest: of the recipe that `config.preprocess` names; the cache has to be made with it.
+        init: a checkpoint whose weights to start from (a run that resumes has its own).
+        resume: ``auto`` goes on from the newest checkpoint in `out`, or starts if there is none.
+        validate: returns metrics, among them `config.train.best_metric`.
+        dry_run: build everything, run one forward pass, report sizes, write nothing.
+
+    Raises:
+        ConfigError, CacheError, CheckpointError: what is asked does not fit together.
+        NonFiniteError: a loss or gradient is NaN or infinite; no rank has applied that update.
+    """
+    place = ranks.join()
+    folder = RunFolder(Path(out))
+    folder.check(config, resume == "auto")
+    cache = open_cache(cache_root, recipe_digest)
+    settings = config.train
+    deepspeed_file = read_deepspeed_file(settings.deepspeed)
+    if settings.ema_decay is not None and deepspeed_file.get("zero_optimization", {}).get("stage") == 3:
+        raise ConfigError(
+            "expected ema_decay: null with ZeRO 3, where no rank holds all weights; or use ZeRO 0, 1 or 2"
+        )
+    micro_batch = settings.micro_batch(place.world)
+    dataset = PatchDataset(cache, cache.select(config.data.train_split), config.data, config.seed)
+    model_config = resolve_model(
+        config.model,
+        in_channels=config.data.channels.count,
+        patch_size=config.data.patch_size,
+        spacing_mm=cache.recipe["spacing_mm"],
+    )
+    torch.manual_seed(config.seed)
+    model = VisionLanguageModel(model_config)
+    newest = folder.newest() if resume == "auto" and not dry_run else None
+    if init is not None and newest is None:
+        _report_init(start_from(model, init), init, place.rank)
+    # A plain copy that DeepSpeed never touches: it holds the averaged weights, and is what is validated and saved.
+    plain = copy.deepcopy(model).to(ranks.device()).requires_grad_(False).eval() if place.rank == 0 else None
+    engine = Engine(
+        model,
+        SegmentTask(config.task).training_forward,
+        build_optimizer(model, settings.optim),
+        deepspeed_file=deepspeed_file,
+        micro_batch=micro_batch,
+        accumulation=settings.accumulation,
+        clip=settings.clip,
+        precision=settings.precision,
+    )
+    try:
+        if dry_run:
+            seed_step(config.seed, 0, place.rank)
+            loss, sizes = try_one(engine, dataset, model_config, config, place)
+            return TrainResult(folder.root, 0, loss, figures=sizes)
+        run = _Run(config, cache, folder, place, engine, plain)
+        if newest is not None:
+            run.resume(newest)
+        if place.rank == 0:
+            folder.begin(config, run.facts(), run.state.step)
+        return run.go(dataset, _fill_bank(dataset, model_config, place), micro_batch, validate)
+    finally:
+        engine.close()
+
+
+def open_cache(root: Path, recipe_digest: str | None) -> Cache:
+    """The cache, if it was made with the expected recipe.
+
+    Raises:
+        FingerprintError: it was made with another.
+    """
+    cache = Cache(root)
+    if recipe_digest is not None and cache.recipe_digest != recipe_digest:
+        raise FingerprintError(
+            f"expected a cache of recipe {recipe_digest}, which the configuration names under preprocess, found one of "
+            f"{cache.recipe_digest} at {root}; preprocess with this configuration, or name the other recipe"
+        )
+    return cache
+
+
+class _Run:
+    """One run between its checkpoints."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        cache: Cache,
+        folder: RunFolder,
+        place: ranks.Place,
+        engine: Engine,
+        plain: VisionLanguageModel | None,
+    ) -> None:
+        self.config, self.cache, self.folder, self.place = config, cache, folder, place
+        self.engine, self.plain = engine, plain
+        self.state = LoopState(step=0, ranks=place.world, stage=engine.stage, fingerprint=cache.fingerprint())
+
+    def resume(self, checkpoint: Path) -> None:
+        """Puts everything back to where `checkpoint` was written."""
+        self.state = read_state(checkpoint, self.place.world, self.engine.stage, self.state.fingerprint)
+        self.engine.load(checkpoint)
+        if self.plain is not None and self.config.train.ema_decay is not None:
+            self.plain.load_state_dict(read_average(checkpoint))
+        if self.place.rank == 0:
+            log.info("resumed %s after %d of %d steps", checkpoint, self.state.step, self.config.train.steps)
+
+    def facts(self) -> dict[str, Any]:
+        """For `run.json`."""
+        return {
+            "seed": self.config.seed,
+            "config_digest": digest(self.config),
+            "data": {
+                "cache": str(self.cache.root),
+                "fingerprint": self.state.fingerprint,
+                "recipe_digest": self.cache.recipe_digest,
+            },
+            "ranks": self.place.world,
+            "zero_stage": self.engine.stage,
+            "device": str(ranks.device()),
+            "threads": torch.get_num_threads(),
+        }
+
+    def go(
+        self, dataset: PatchDataset, bank: EmbeddingBank, micro_batch: int, validate: Validate | None
+    ) -> TrainResult:
+        """All steps that are left."""
+        settings, first, main = self.config.train, self.state.step, self.place.rank == 0
+        sampler = StepSampler(
+            first, settings.steps, settings.batch_size, self.place.rank, self.place.world, micro_batch
+        )
+        batches = iter(
+            make_loader(dataset, sampler, bank, self.config.data.workers, pin_memory=ranks.device().type == "cuda")
+        )
+        loss, waited, began = float("nan"), 0.0, time.monotonic()
+        with (
+            RunLog(self.folder.root, first) if main else nullcontext() as run_log,
+            progress("train", settings.steps, "steps", start=first, enabled=main) as advance,
+        ):
+            for step in range(first, settings.steps):
+                start = time.monotonic()
+                micro = self._read(batches)
+                wait = time.monotonic() - start
+                waited += wait
+                rate = learning_rate(settings.optim, step, settings.steps)
+                seed_step(self.config.seed, step, self.place.rank)
+                result = self.engine.step(micro, rate, _studies)
+                loss = result.loss
+                self._average(step)
+                done, seconds = step + 1, time.monotonic() - start
+                if run_log is not None and (done % settings.log_every == 0 or done == settings.steps):
+                    run_log.update(done, _row(result, rate, seconds, wait))
+                share = waited / max(time.monotonic() - began, 1e-9)
+                advance(note=f"loss {loss:.4f}  lr {rate:.2e}  data wait {share:.0%}")
+                self._after(done, validate, run_log)
+        return TrainResult(self.folder.root, self.state.step, loss, self.state.best)
+
+    def _read(self, batches: Iterator[Batch]) -> list[Batch]:
+        device = ranks.device()
+        return [next(batches).to(device, non_blocking=True) for _ in range(self.config.train.accumulation)]
+
+    def _average(self, step: int) -> None:
+        decay = self.config.train.ema_decay
+        if decay is None or self.plain is None:
+            return
+        own = self.plain.state_dict()
+        # young averages follow faster, so that the first weights are soon forgotten
+        _follow(own, self.engine.weights(), 1 - min(decay, (1 + step) / (10 + step)))
+
+    def _after(self, done: int, validate: Validate | None, run_log: RunLog | None) -> None:
+        settings, last = self.config.train, done == self.config.train.steps
+        judged = validate is not None and (
+            last or bool(settings.validate_every and done % settings.validate_every == 0)
+        )
+        saved = last or done % settings.checkpoint_every == 0
+        self.state = _moved(self.state, done)
+        if not judged and not saved:
+            return
+        if settings.ema_decay is None:
+            weights = self.engine.weights()
+            if self.plain is not None:
+                _follow(self.plain.state_dict(), weights, 1.0)
+        if judged and self.plain is not None and validate is not None and run_log is not None:
+            self._judge(validate(self.plain), run_log)
+        if saved:
+            self._save()
+        ranks.barrier()
+
+    def _judge(self, metrics: dict[str, float], run_log: RunLog) -> None:
+        name, best = self.config.train.best_metric, self.state.best
+        if name not in metrics:
+            raise ConfigError(f"expected train.best_metric among {', '.join(metrics)}, found {name!r}")
+        run_log.validated(self.state.step, metrics)
+        if metrics[name] == metrics[name] and (best is None or metrics[name] > best[name]):
+            self.state = _moved(self.state, self.state.step, best={"step": self.state.step, **metrics})
+            self._write_model("best", metrics)
+
+    def _save(self) -> None:
+        self.engine.save(self.folder.partial(self.state.step))
+        ranks.barrier()  # every rank's shard is there
+        if self.plain is not None:
+            average = self.plain.state_dict() if self.config.train.ema_decay is not None else None
+            self._write_model("last", {})
+            self.folder.commit(self.state, average, self.config.train.keep_checkpoints)
+
+    def _write_model(self, name: str, metrics: dict[str, float]) -> None:
+        assert self.plain is not None
+        provenance = {
+            "seed": self.config.seed,
+            "step": self.state.step,
+            "config_digest": digest(self.config),
+            "data_fingerprint": self.state.fingerprint,
+            "metrics": metrics,
+        }
+        data = self.config.data
+        checkpoint = Checkpoint(
+            self.plain, data.channels, data.patch_size, self.cache.recipe, self.cache.recipe_digest,
+            provenance=provenance,
+        )  # fmt: skip
+        save_checkpoint(self.folder.root / name, checkpoint)
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Random numbers of a step depend on nothing before it, so there is no generator state to store."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
+
+
+def _moved(state: LoopState, step: int, best: dict[str, Any] | None = None) -> LoopState:
+    return LoopState(
+        step=step, ranks=state.ranks, stage=state.stage, fingerprint=state.fingerprint, best=best or state.best
+    )
+
+
+@torch.no_grad()
+def _follow(own: dict[str, Tensor], other: dict[str, Tensor], weight: float) -> None:
+    for name, value in own.items():
+        if weight < 1 and value.is_floating_point():
+            value.lerp_(other[name], weight)
+        else:
+            value.copy_(other[name])
+
+
+def _row(result: StepResult, rate: float, seconds: float, wait: float) -> dict[str, float]:
+    more = {"learning_rate": rate, "grad_norm": result.grad_norm, "seconds": seconds, "data_wait": wait}
+    return {"loss": result.loss, **result.figures, **more}
+
+
+def _studies(batch: Batch) -> str:
+    return "studies " + ", ".join(dict.fromkeys(batch.study_ids))
+
+
+def _report_init(found: tuple[list[str], list[str]], path: Path, rank: int) -> None:
+    matched, unmatched = found
+    if rank == 0:
+        log.info("%s: %d tensors taken, %d left as drawn", path, len(matched), len(unmatched))
+        for name in unmatched:
+            log.info("  not in it, or of another shape: %s", name)
+
+
+def _fill_bank(dataset: PatchDataset, config: ModelConfig, place: ranks.Place) -> EmbeddingBank:
+    if place.rank == 0:
+        EmbeddingBank(bank_root(), config.text, str(ranks.device())).ensure(dataset.texts())
+    ranks.barrier()
+    return EmbeddingBank(bank_root(), config.text)

@@ -1,0 +1,193 @@
+"""What a run leaves on disk, and how it is picked up again.
+
+``config.yaml``, ``run.json``, ``log.csv``, ``validation.jsonl``, ``tensorboard/``, ``best/`` and ``last/`` (plain
+models), and ``checkpoints/step-000500/``: DeepSpeed's shards, `loop.json` and the averaged weights, everything that the
+loop needs to go on as if it had not stopped. Nothing else carries state: samples, learning rate and random numbers of a
+step follow from the seed and the step number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vol3d.checkpoint import replace_folder, sync
+from vol3d.config import dump_yaml, to_tree
+from vol3d.errors import CheckpointError, ConfigError
+
+MAY_CHANGE = {
+    "preprocess",  # a path; the recipe itself is compared by its digest
+    "data.workers",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+}
+"""Keys that do not change the curve, so a resumed run may set them anew."""
+
+PACKAGES = ("vol3d", "torch", "deepspeed", "monai", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopState:
+    """Where the loop stands."""
+
+    step: int
+    """Updates done; the next one takes samples step * batch_size and on."""
+    ranks: int
+    stage: int
+    """ZeRO stage; with `ranks` it decides which shards there are."""
+    fingerprint: str
+    """Of the training data."""
+    best: dict[str, Any] | None = None
+    """Step and metrics of the best validation so far."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and files of one run."""
+
+    root: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Resumable checkpoints, newest last by name."""
+        return self.root / "checkpoints"
+
+    def newest(self) -> Path | None:
+        """The newest complete checkpoint."""
+        steps = [p for p in self.checkpoints.glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
+        complete = [p for p in steps if (p / "loop.json").is_file()]
+        return max(complete, key=lambda p: int(p.name[5:]), default=None)
+
+    def check(self, config: Any, resume: bool) -> None:
+        """Refuses to overwrite a run, or to go on with another configuration.
+
+        Raises:
+            ConfigError: see above.
+        """
+        stored = self.root / "config.yaml"
+        if not stored.exists():
+            return
+        if not resume:
+            raise ConfigError(f"{self.root} already holds a run; pass --resume auto to go on, or another --out")
+        other = differing_key(yaml.safe_load(stored.read_text()), to_tree(config))
+        if other:
+            key, before, now = other
+            raise ConfigError(
+                f"expected {key}: {before} as in {stored}, found {now}; a resumed run keeps its configuration. "
+                f"Start another --out with --init {self.root}"
+            )
+
+    def begin(self, config: Any, facts: dict[str, Any], step: int) -> None:
+        """Writes or updates `config.yaml` and `run.json`, and forgets what came after `step`. Rank 0 only."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        for left in self.checkpoints.glob(".*.partial"):
+            shutil.rmtree(left)
+        _write(self.root / "config.yaml", dump_yaml(config))
+        path = self.root / "run.json"
+        starts = json.loads(path.read_text())["starts"] if step and path.is_file() else []
+        starts.append({"step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **environment()})
+        _write(path, json.dumps({**facts, "starts": starts}, indent=1) + "\n")
+        _truncate(self.root / "log.csv", lambda line: not line[0].isdigit() or int(line.split(",")[0]) <= step)
+        _truncate(self.root / "validation.jsonl", lambda line: json.loads(line)["step"] <= step)
+
+    def partial(self, step: int) -> Path:
+        """Where a checkpoint is written before it is complete."""
+        return self.checkpoints / f".step-{step:06d}.partial"
+
+    def commit(self, state: LoopState, average: dict[str, Tensor] | None, keep: int) -> None:
+        """Completes the checkpoint that the ranks have written under `partial` and drops the oldest. Rank 0 only."""
+        folder = self.partial(state.step)
+        if average is not None:
+            save_file(average, folder / "average.safetensors")
+            sync(folder / "average.safetensors")
+        _write(folder / "loop.json", json.dumps(dataclasses.asdict(state), indent=1) + "\n")
+        replace_folder(folder, self.checkpoints / f"step-{state.step:06d}")
+        for old in sorted(self.checkpoints.glob("step-*"), key=lambda p: int(p.name[5:]))[:-keep]:
+            shutil.rmtree(old)
+
+
+def read_state(folder: Path, ranks: int, stage: int, fingerprint: str) -> LoopState:
+    """The loop state of a checkpoint, if it fits this run.
+
+    Raises:
+        CheckpointError: damaged, or of another number of ranks, ZeRO stage or data.
+    """
+    try:
+        state = LoopState(**json.loads((folder / "loop.json").read_text()))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / 'loop.json'} is damaged ({error}); remove {folder} and resume again"
+        ) from None
+    if (state.ranks, state.stage) != (ranks, stage):
+        raise CheckpointError(
+            f"expected to resume {folder} with {state.ranks} ranks at ZeRO {state.stage}, found {ranks} at {stage}; "
+            f"start the same number of ranks, or another --out with --init"
+        )
+    if state.fingerprint != fingerprint:
+        raise CheckpointError(
+            f"expected training data {state.fingerprint} as {folder} was made with, found {fingerprint}; "
+            f"restore the cache, or start another --out with --init"
+        )
+    return state
+
+
+def read_average(folder: Path) -> dict[str, Tensor]:
+    """The averaged weights of a checkpoint."""
+    return load_file(folder / "average.safetensors")
+
+
+def differing_key(before: Any, now: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """The first key, in dots, whose value differs and matters."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in dict.fromkeys([*before, *now]):
+            found = differing_key(before.get(name), now.get(name), f"{key}.{name}".lstrip("."))
+            if found:
+                return found
+        return None
+    return None if before == now or key in MAY_CHANGE else (key, before, now)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and, in a working copy, the commit."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    here = Path(__file__)
+    try:
+        _git(
+            here, "ls-files", "--error-unmatch", here.name
+        )  # an installed copy may lie inside somebody else's repository
+        commit = _git(here, "describe", "--always", "--dirty", "--abbrev=40")
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {"versions": {"python": platform.python_version(), **versions}, "commit": commit}
+
+
+def _git(here: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(here.parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+
+def _truncate(path: Path, keep: Any) -> None:
+    if path.is_file():
+        lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n") and keep(line)]
+        _write(path, "".join(lines))
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text)
+    sync(temporary)
+    temporary.replace(path)
