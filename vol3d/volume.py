@@ -112,7 +112,7 @@ def _resample_separable(array_ZYX: Array, index_map: Array, shape: Zyx, fill: fl
         picks = [np.clip(np.rint(w), 0, n - 1).astype(int) for (w, _), n in zip(steps, array.shape, strict=True)]
         out = np.ascontiguousarray(array[np.ix_(*picks)])
     else:
-        out = array.astype(np.float32)
+        out = np.ascontiguousarray(array, np.float32)  # BLAS needs it: flipped views are a hundred times slower
         shrink = [shape[a] / array.shape[a] for a in range(3)]
         for axis in np.argsort(shrink):  # the axis that shrinks the most goes first: less work for the others
             where, step = steps[axis]
@@ -150,7 +150,7 @@ def _apply(weights: Array, array: Array, axis: int) -> Array:
 
 
 def _resample_oblique(array_ZYX: Array, source: Grid, target: Grid, fill: float, nearest: bool) -> Array:
-    import SimpleITK as sitk
+    import SimpleITK as sitk  # noqa: N813
 
     if not nearest:  # shrink along the source's own axes first, so that the plain linear step below does not alias
         span = np.linalg.norm(source.inverse[:3, :3] @ target.affine[:3, :3], axis=1)
@@ -158,8 +158,11 @@ def _resample_oblique(array_ZYX: Array, source: Grid, target: Grid, fill: float,
             z, y, x = np.array(source.spacing_mm) * np.maximum(span, 1.0)
             shrunk = source.resample((float(z), float(y), float(x)))
             array_ZYX, source = resample(array_ZYX, source, shrunk, fill), shrunk
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array_ZYX if nearest else array_ZYX.astype(np.float32)))
-    for grid, put in ((source, image), (target, reference := sitk.Image(*[n for n in target.shape[::-1]], sitk.sitkUInt8))):
+    kept = array_ZYX.dtype.newbyteorder("=") if nearest else np.dtype(np.float32)
+    carried = np.dtype(np.uint8) if kept.kind == "b" else kept  # ITK knows no bool and no foreign byte order
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array_ZYX, carried))
+    reference = sitk.Image(*target.shape[::-1], sitk.sitkUInt8)
+    for grid, put in ((source, image), (target, reference)):
         affine = grid.affine_xyz  # ITK's physical space is only a name here: both grids use RAS
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         put.SetSpacing(spacing.tolist())
@@ -167,4 +170,4 @@ def _resample_oblique(array_ZYX: Array, source: Grid, target: Grid, fill: float,
         put.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
     method = sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear
     out = sitk.Resample(image, reference, sitk.Transform(), method, float(fill), image.GetPixelID())
-    return sitk.GetArrayFromImage(out)
+    return sitk.GetArrayFromImage(out).astype(kept, copy=False)
