@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from preprocessing.phantom_shapes import Blob, Capsule, Lattice, Shape, Warp, Xyz, tube
+from preprocessing.phantom_shapes import Blob, Capsule, Lattice, Shape, Warp, Xyz, rotation, tube
 from vol3d.types import Array
 
 TISSUES = (
@@ -57,7 +57,7 @@ class Anatomy:
     half_depth_mm: float
     z_scale: float
     arms: bool
-    resected: tuple[str, ...]
+    removed: tuple[Structure, ...]
     contrast: bool
     hu: dict[str, float]
     suv: dict[str, float]
@@ -66,9 +66,14 @@ class Anatomy:
         """Label (0, or 1 + index into TISSUES) at single points in anatomical mm."""
         return paint(self, Lattice.of_points(anatomy_N3))[2]
 
+    @property
+    def resected(self) -> tuple[str, ...]:
+        """Tissues that were taken out."""
+        return tuple(dict.fromkeys(s.tissue for s in self.removed))
+
     def parts_of(self, tissue: str) -> list[Shape]:
-        """Every shape painted for a tissue."""
-        return [part for s in self.structures if s.tissue == tissue for part in s.parts]
+        """Every shape of a tissue, also of one that was taken out."""
+        return [part for s in (*self.structures, *self.removed) if s.tissue == tissue for part in s.parts]
 
 
 def label_of(tissue: str) -> int:
@@ -105,18 +110,6 @@ def paint(anatomy: Anatomy, lattice: Lattice, ct: bool = False, pet: bool = Fals
     return hu, suv, labels
 
 
-def rotation(angles: Array) -> Array:
-    """3x3 from three small angles in radians, about x, then y, then z."""
-    (a, b, c), one = angles, np.eye(3)
-    for axis, angle in ((0, a), (1, b), (2, c)):
-        i, j = [k for k in range(3) if k != axis]
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        one = turn @ one
-    return one
-
-
 def build_anatomy(rng: np.random.Generator, arms_share: float = 0.3, resection_share: float = 0.12) -> Anatomy:
     """Draws one body: size, proportions, tissue values, what was resected, and its smooth deformation."""
     return _Builder(rng, arms_share, resection_share).build()
@@ -134,6 +127,7 @@ class _Builder:
         self.contrast = bool(rng.random() < 0.4)
         self.hu, self.suv = self._values()
         self.structures: list[Structure] = []
+        self.removed: list[Structure] = []
 
     def _values(self) -> tuple[dict[str, float], dict[str, float]]:
         u = self.rng.uniform
@@ -156,8 +150,10 @@ class _Builder:
         p = np.array([x, y, z]) * self.scale + self.rng.uniform(-1, 1, 3) * jitter_mm
         return float(p[0]), float(p[1]), float(p[2])
 
-    def blob(self, centre: Xyz, radii: Xyz, *, jitter_mm: float = 4.0, vary: float = 0.08, tilt: float = 0.08,
-             exponent: float = 2.0, bump: float = 0.05, z_range: tuple[float, float] = (-np.inf, np.inf)) -> Blob:  # fmt: skip
+    def blob(
+        self, centre: Xyz, radii: Xyz, *, jitter_mm: float = 4.0, vary: float = 0.08, tilt: float = 0.08,
+        exponent: float = 2.0,
+    ) -> Blob:  # fmt: skip
         """A blob of the average body, moved to this one; tilt in radians."""
         rng = self.rng
         at = self.point(*centre, jitter_mm)
@@ -165,9 +161,7 @@ class _Builder:
         turn = rotation(rng.uniform(-tilt, tilt, 3)) if tilt else None
         w = rng.normal(size=3) * 1.8
         wave, phase = (float(w[0]), float(w[1]), float(w[2])), float(rng.uniform(0, 2 * np.pi))
-        return Blob(
-            at, (float(size[0]), float(size[1]), float(size[2])), turn, exponent, bump, wave, phase, z_range
-        )
+        return Blob(at, (float(size[0]), float(size[1]), float(size[2])), turn, exponent, 0.05, wave, phase)
 
     def column(self, x: float, y: float, rx: float, ry: float, exponent: float = 2.0, bump: float = 0.0) -> Blob:
         """A body-long column along z; not jittered, so that it keeps to its neighbours."""
@@ -176,8 +170,8 @@ class _Builder:
         return Blob(at, radii, None, exponent, bump, (0.0, 0.0, 1.0), 0.6)
 
     def add(self, tissue: str, hu: float | None, suv: float | None, *parts: Shape, in_cavity: bool = False) -> None:
-        if tissue not in self.resected:
-            self.structures.append(Structure(tissue, parts, hu, suv, in_cavity))
+        into = self.removed if tissue in self.resected else self.structures
+        into.append(Structure(tissue, parts, hu, suv, in_cavity))
 
     def build(self) -> Anatomy:
         cavity = self.column(0, 4, 135, 88, 2.4, 0.03)
@@ -189,15 +183,15 @@ class _Builder:
         return Anatomy(
             structures=tuple(self.structures), cavity=cavity, warp=Warp.draw(self.rng, (shift[0], shift[1], shift[2])),
             half_width_mm=self.half_width, half_depth_mm=self.half_depth, z_scale=float(self.scale[2]), arms=self.arms,
-            resected=self.resected, contrast=self.contrast, hu=self.hu, suv=self.suv,
+            removed=tuple(self.removed), contrast=self.contrast, hu=self.hu, suv=self.suv,
         )  # fmt: skip
 
     def _shell(self, cavity: Blob) -> None:
         """Table, skin and fat, muscle wall, the fat that fills the cavity, arms."""
         hu, suv = self.hu, self.suv
         top = -self.half_depth * 1.06 - 4
-        self.add("table", 30.0, 0.0, Blob((0, top - 7, 0), (205, 7, np.inf), exponent=8.0))
-        self.add("table", -700.0, 0.0, Blob((0, top - 7, 0), (200, 4, np.inf), exponent=8.0))
+        self.add("table", 30.0, 0.0, Blob((0, top - 9, 0), (205, 9, np.inf), exponent=8.0))
+        self.add("table", -700.0, 0.0, Blob((0, top - 9, 0), (199, 4, np.inf), exponent=8.0))
         self.add("torso", hu["fat"], suv["fat"], self.column(0, 0, 165, 110, 2.3, 0.03))
         wall = self.rng.uniform(0.90, 0.94)
         self.add("torso", hu["muscle"], suv["muscle"], self.column(0, 1, 165 * wall, 110 * wall, 2.4, 0.03))
@@ -287,6 +281,14 @@ class _Builder:
         for side in (-1, 1):
             wing = self.blob((side * 92, -38, -195), (22, 40, 46), tilt=0.2)
             self.add("torso", hu["bone"] + 60, suv["bone"], wing)
-        path = [(-2, 14, 66), (2, 12, 98), (-6, -8, 114), (-16, -30, 100), (-17, -36, 20), (-9, -32, -90), (-4, -32, -178)]
+        path = [
+            (-2, 14, 66),
+            (2, 12, 98),
+            (-6, -8, 114),
+            (-16, -30, 100),
+            (-17, -36, 20),
+            (-9, -32, -90),
+            (-4, -32, -178),
+        ]
         aorta = tube([self.point(*p) for p in path], float(self.rng.uniform(10.5, 13.0)))
         self.add("aorta", hu["blood"], suv["blood"], *aorta)

@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from preprocessing.phantom_anatomy import Anatomy, label_of, rotation
-from preprocessing.phantom_shapes import Blob
+from preprocessing.phantom_anatomy import Anatomy, label_of
+from preprocessing.phantom_shapes import Blob, rotation
 from vol3d.types import Array
 
 Uptake = Literal["avid", "non-avid"]
@@ -83,14 +83,17 @@ def draw_lesions(
     anatomy: Anatomy,
     places: list[str],
     inside_view: Callable[[Array, float], Array],
-    count: int,
+    number: tuple[int, int],
     with_pet: bool,
 ) -> list[Lesion]:
-    """Up to `count` lesions in `places`, apart from each other; fewer where there is no room.
+    """Between `number[0]` and `number[1]` lesions in `places`, apart from each other; fewer where there is no room.
 
     `inside_view(anatomy_N3, radius_mm)` says which spheres are wholly within the field of view.
     """
     lesions: list[Lesion] = []
+    counts = np.arange(number[0], number[1] + 1)
+    weights = counts**1.5 + 0.12 / 0.88 * (counts == 0) * max((counts**1.5).sum(), 1e-9)  # none in 12% of studies
+    count = int(rng.choice(counts, p=weights / weights.sum()))
     for traits in _plan(rng, places, count, with_pet):
         radius = float(rng.uniform(*SIZES[traits.size]))
         centre = _find_room(rng, anatomy, traits.place, radius, inside_view, lesions)
@@ -105,7 +108,7 @@ def draw_lesions(
             (float(wave[0]), float(wave[1]), float(wave[2])), float(rng.uniform(0, 6.28)),
         )  # fmt: skip
         suv = _suv(rng, anatomy, traits) if with_pet else None
-        lesions.append(Lesion(f"lesion-{len(lesions) + 1}", traits, shape, _hu(rng, anatomy, traits), suv))
+        lesions.append(Lesion(f"lesion_{len(lesions) + 1}", traits, shape, _hu(rng, anatomy, traits), suv))
     return lesions
 
 
@@ -133,7 +136,9 @@ def _draw_traits(rng: np.random.Generator, place: str, with_pet: bool) -> Traits
     uptake: Uptake | None = ("avid" if rng.random() < 0.6 else "non-avid") if with_pet else None
     densities = [d for d in PLACES[place] if uptake == "avid" or d != "isodense"]
     density = str(rng.choice(densities))
-    sizes = [s for s in PLACE_SIZES.get(place, tuple(SIZES)) if density not in ("isodense", "ground-glass") or s != "small"]
+    sizes = [
+        s for s in PLACE_SIZES.get(place, tuple(SIZES)) if density not in ("isodense", "ground-glass") or s != "small"
+    ]
     return Traits(place, str(rng.choice(sizes)), density, uptake)
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from preprocessing.phantom_anatomy import Anatomy, label_of, paint, rotation
-from preprocessing.phantom_lesions import Lesion
-from preprocessing.phantom_shapes import Lattice
+from preprocessing.phantom_anatomy import Anatomy, label_of, paint
+from preprocessing.phantom_lesions import PLACES, Lesion
+from preprocessing.phantom_shapes import Lattice, rotation
 from vol3d.errors import ConfigError
 from vol3d.geometry import Grid
 from vol3d.types import AIR_HU, Affine, Array, ZyxMm
@@ -21,6 +22,9 @@ Orientation = Literal["plain", "varied", "oblique", "flipped"]
 
 AXIS_CODES = ("SPL", "SAR", "SAL", "IPL", "SPR", "ASL", "LSP", "PIR")
 """Orders and directions that array axes come in; the first, a DICOM axial series, is the most frequent."""
+
+TORSO_MM = (-236.0, 172.0)
+"""Lower and upper end of the longest field of view, in anatomical mm before scaling."""
 
 F18_HALF_LIFE_S = 6586.2
 OBLIQUE_MARGIN_MM = 20.0
@@ -35,8 +39,9 @@ class PhantomOptions:
     """Range of CT voxel sizes; in-plane and between slices are drawn apart."""
     pet_spacing_mm: tuple[ZyxMm, ...] = ((3.0, 4.07, 4.07), (5.0, 4.07, 4.07), (3.27, 3.65, 3.65), (4.0, 4.0, 4.0))
     """PET voxel sizes (z, y, x) to draw from."""
-    lesions: tuple[int, int] = (0, 4)
-    """Fewest and most lesions of a study; the larger numbers are more frequent."""
+    lesions: tuple[int, int] = (0, 6)
+    """Fewest and most lesions of a study. The larger numbers are more frequent: with one lesion alone its phrase
+    selects nothing, and a model that ignores the words would be right."""
     views: tuple[View, ...] = ("torso", "torso", "chest", "abdomen")
     """Fields of view to draw from."""
     orientation: Orientation = "varied"
@@ -126,7 +131,7 @@ def draw_geometry(
 ) -> Geometry:
     """Field of view and grids; `stack` turns each grid into a right-handed stack of slices, as DICOM needs."""
     low, high = {
-        "torso": (-236.0, 172.0),
+        "torso": TORSO_MM,
         "chest": (float(rng.uniform(-75, -30)), 174.0),
         "abdomen": (-238.0, float(rng.uniform(15, 55))),
     }[view]
@@ -142,7 +147,11 @@ def draw_geometry(
     pet_centre = centre + np.array([0, 0, (ends[1] - ends[0]) / 2])
     pet = _box((high - low + ends.sum(), above + below + 12, across + 24), spacing, pet_centre)
 
-    kind, (first, second), angles = rng.random(), rng.random(2), np.radians(rng.uniform(2, 5, 3) * rng.choice([-1, 1], 3))
+    kind, (first, second), angles = (
+        rng.random(),
+        rng.random(2),
+        np.radians(rng.uniform(2, 5, 3) * rng.choice([-1, 1], 3)),
+    )
     wanted = options.orientation
     if wanted == "varied":
         wanted = "plain" if kind < 0.25 else "flipped" if kind < 0.75 else "oblique"
@@ -163,7 +172,7 @@ def _codes(draw: float) -> str:
 
 def _box(size_mm: ZyxMm, spacing_mm: ZyxMm, centre: Array) -> Grid:
     """Canonical grid of about this size round a world (x, y, z), its origin rounded as a scanner would."""
-    z, y, x = (int(round(size / step)) for size, step in zip(size_mm, spacing_mm, strict=True))
+    z, y, x = (round(size / step) for size, step in zip(size_mm, spacing_mm, strict=True))
     half = (np.array([x, y, z]) - 1) / 2 * np.array(spacing_mm[::-1])
     a, b, c = np.round(centre - half, 3).tolist()
     return Grid.from_spacing((z, y, x), spacing_mm, (a, b, c))
@@ -186,6 +195,51 @@ def legal_stack(grid: Grid) -> Grid:
 def is_left_handed(grid: Grid) -> bool:
     """True if (x, y, z) voxel axes form a left-handed system in the world."""
     return bool(np.linalg.det(grid.affine_xyz[:3, :3]) < 0)
+
+
+def share_in_view(anatomy: Anatomy, tissue: str, geometry: Geometry) -> float:
+    """Share of a tissue (of its torso-long stretch, if it has no ends) that both images hold."""
+    world = _points_in(anatomy, tissue)
+    if not len(world):
+        return 0.0
+    inside = np.ones(len(world), bool)
+    for grid in (geometry.ct, geometry.pet):
+        if grid is not None:
+            index = grid.mm_to_index(world)
+            inside &= ((index >= -0.5) & (index <= np.array(grid.shape) - 0.5)).all(axis=1)
+    return float(inside.mean())
+
+
+def view_for_lesions(anatomy: Anatomy, geometry: Geometry) -> tuple[list[str], Callable[[Array, float], Array]]:
+    """Places of which enough is in view to put lesions there, and the test whether a sphere is wholly in view.
+
+    Both depend on the field of view along z alone, not on the orientation of the grids.
+    """
+    low, high = geometry.z_range_mm
+
+    def inside(anatomy_N3: Array, radius_mm: float) -> Array:
+        z = anatomy.warp.to_world(anatomy_N3)[:, 2]
+        return (z - radius_mm >= low) & (z + radius_mm <= high)
+
+    places = []
+    for place in PLACES:
+        z = _points_in(anatomy, place)[:, 2]
+        if place not in anatomy.resected and len(z) and ((z > low) & (z < high)).mean() > 0.3:
+            places.append(place)
+    return places, inside
+
+
+def _points_in(anatomy: Anatomy, tissue: str) -> Array:
+    """World positions [N, 3] of points spread evenly over a tissue's shapes; the same ones for every grid."""
+    parts = anatomy.parts_of(tissue)
+    if not parts:
+        return np.zeros((0, 3))
+    boxes = np.array([part.box() for part in parts])
+    low, high = boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
+    low[2], high[2] = max(low[2], TORSO_MM[0] * anatomy.z_scale), min(high[2], TORSO_MM[1] * anatomy.z_scale)
+    points = np.random.default_rng(0).uniform(low, high, (3000, 3))
+    depth = np.max([part.depth((points[:, 0], points[:, 1], points[:, 2])) for part in parts], axis=0)
+    return anatomy.warp.to_world(points[depth > 0])
 
 
 def scan_ct(

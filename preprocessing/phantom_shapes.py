@@ -50,7 +50,6 @@ class Blob:
     bump: float = 0.0
     wave: Xyz = (0.0, 0.0, 0.0)
     phase: float = 0.0
-    z_range: tuple[float, float] = (-np.inf, np.inf)
 
     def box(self) -> tuple[Array, Array]:
         """See `Shape`."""
@@ -58,15 +57,15 @@ class Blob:
         half = radii * (1 + self.bump)
         if self.rotation is not None:
             half = np.sqrt((self.rotation**2) @ half**2) * (1.0 if self.exponent <= 2 else 1.1)
-        low, high = np.array(self.centre) - half, np.array(self.centre) + half
-        low[2], high[2] = max(low[2], self.z_range[0]), min(high[2], self.z_range[1])
-        return low, high
+        return np.array(self.centre) - half, np.array(self.centre) + half
 
     def depth(self, points: Points) -> Array:
         """See `Shape`."""
         offset = [p - c for p, c in zip(points, self.centre, strict=True)]
         if self.rotation is not None:
-            offset = [sum(float(self.rotation[w, a]) * offset[w] for w in range(3)) for a in range(3)]
+            (a, b, c), (d, e, f), (g, h, i) = self.rotation.T.tolist()
+            x, y, z = offset
+            offset = [a * x + b * y + c * z, d * x + e * y + f * z, g * x + h * y + i * z]
         q = [o / r for o, r in zip(offset, self.radii, strict=True)]
         finite = [a for a in range(3) if np.isfinite(self.radii[a])]
         if self.exponent == 2.0:
@@ -81,10 +80,7 @@ class Blob:
             excess = 1 - level / scale
         else:
             excess = 1 - level
-        out = excess * (level + 1e-3) / (slope + 1e-3 / min(self.radii))
-        if np.isfinite(self.z_range).any():
-            out = np.minimum(out, np.minimum(points[2] - self.z_range[0], self.z_range[1] - points[2]))
-        return out
+        return excess * (level + 1e-3) / (slope + 1e-3 / min(self.radii))
 
 
 @dataclass(frozen=True)
@@ -113,6 +109,18 @@ class Capsule:
 def tube(path: list[Xyz], radius: float) -> tuple[Capsule, ...]:
     """Capsules along a polyline."""
     return tuple(Capsule(a, b, radius) for a, b in itertools.pairwise(path))
+
+
+def rotation(angles: Array) -> Array:
+    """3x3 from three small angles in radians, about x, then y, then z."""
+    (a, b, c), one = angles, np.eye(3)
+    for axis, angle in ((0, a), (1, b), (2, c)):
+        i, j = [k for k in range(3) if k != axis]
+        turn = np.eye(3)
+        turn[i, i] = turn[j, j] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        one = turn @ one
+    return one
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,13 +42,14 @@ ORGAN_WORDS: dict[str, tuple[Words, Words]] = {
     "heart": (("heart", "the heart", "cardiac silhouette", "heart with chambers"), ("whole heart", "the entire heart")),
     "aorta": (("aorta", "the aorta", "thoracic and abdominal aorta"), ("aortic vessel", "the entire aorta")),
     "liver": (("liver", "the liver", "hepatic parenchyma", "whole liver"), ("liver parenchyma", "the entire liver")),
-    "gallbladder": (("gallbladder", "the gallbladder", "gall bladder"), ("the gall bladder", "whole gallbladder")),
+    "gallbladder": (("gallbladder", "the gallbladder", "gall bladder"), ("biliary bladder", "whole gallbladder")),
     "spleen": (("spleen", "the spleen", "splenic parenchyma", "whole spleen"), ("spleen parenchyma", "entire spleen")),
     "stomach": (("stomach", "the stomach", "stomach with its contents"), ("whole stomach", "the entire stomach")),
     "bladder": (
-        ("bladder", "urinary bladder", "the bladder", "the urinary bladder"), ("whole urinary bladder", "entire bladder"),
+        ("bladder", "urinary bladder", "the bladder", "the urinary bladder"),
+        ("whole urinary bladder", "entire bladder"),
     ),
-    "spine": (("spine", "the spine", "vertebral column", "spinal column"), ("the vertebral column", "entire spine")),
+    "spine": (("spine", "the spine", "vertebral column", "spinal column"), ("entire vertebral column", "entire spine")),
 }  # fmt: skip
 """Seen and unseen wordings of every structure with a mask."""
 
@@ -191,7 +192,8 @@ def wordings(query: Query, number: int, limit: int = 10) -> tuple[list[str], lis
     new_traits = [w for key in (query.size, query.density) for w in _SYNONYMS[key][1]]
     seen = _compose(query, number, place.nouns, traits, (before, after), place.adjectives, place.after)
     every = _compose(
-        query, number, (*place.nouns, "abnormality"), [*traits, *new_traits], ((*before, *new_before), (*after, *new_after)),
+        query, number, (*place.nouns, "abnormality"), [*traits, *new_traits],
+        ((*before, *new_before), (*after, *new_after)),
         (*place.adjectives, *place.unseen_adjectives), (*place.after, *place.unseen_after),
     )  # fmt: skip
     unseen = sorted(set(every) - set(seen))
@@ -203,7 +205,8 @@ def wordings(query: Query, number: int, limit: int = 10) -> tuple[list[str], lis
 
 
 def _compose(
-    query: Query, number: int, nouns: Words, traits: list[str], uptake: tuple[Words, Words], adjectives: Words, after: Words
+    query: Query, number: int, nouns: Words, traits: list[str], uptake: tuple[Words, Words], adjectives: Words,
+    after: Words,
 ) -> list[str]:  # fmt: skip
     """All orders of the parts: "FDG-avid right lung nodule", "nodule in the right lung with FDG uptake", ..."""
     if number == 1:
@@ -223,7 +226,9 @@ def _compose(
 
 
 def _join(head: str, trait: str, early: str, front: str, back: str, late: str) -> str:
-    *leading, noun = head.split(" ", head.count("focal ") + head.count("all "))  # "focal hepatic lesion": front goes inside
+    *leading, noun = head.split(
+        " ", head.count("focal ") + head.count("all ")
+    )  # "focal hepatic lesion": front goes inside
     every = [w for w in leading if w == "all"]
     focal = [w for w in leading if w == "focal"]
     return " ".join(w for w in (*every, trait, early, *focal, front, noun, back, late) if w)
