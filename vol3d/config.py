@@ -22,6 +22,17 @@ from vol3d.errors import ConfigError
 Config = TypeVar("Config")
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain YAML takes the last of two equal keys, silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_yaml(path: str | Path, cls: type[Config], overrides: typing.Sequence[str] = ()) -> Config:
     """Reads `path` into `cls`; each override is ``a.b=value`` with the value in YAML.
 
@@ -32,9 +43,12 @@ def load_yaml(path: str | Path, cls: type[Config], overrides: typing.Sequence[st
     if not path.is_file():
         raise ConfigError(f"expected a configuration file, found nothing at {path}")
     try:
-        tree = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected a section with keys, found {tree!r}")
     for override in overrides:
         _set(tree, override)
     return from_tree(cls, tree, str(path))
@@ -69,7 +83,10 @@ def _set(tree: dict[str, Any], override: str) -> None:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"override {override!r}: {parent!r} is a value, not a section")
-    tree[leaf] = yaml.safe_load(value)
+    try:
+        tree[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML: {error}") from error
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
@@ -79,9 +96,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _convert(next(a for a in args if a is not type(None)), value, where)
+        return _convert_union([a for a in args if a is not type(None)], value, where)
     if origin is typing.Literal:
-        if value not in args:
+        if not any(type(value) is type(a) and value == a for a in args):  # True is not 1
             raise ConfigError(f"{where}: expected one of {', '.join(map(repr, args))}, found {value!r}")
         return value
     if origin in (tuple, list):
@@ -89,7 +106,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: expected a mapping, found {value!r}")
-        return {k: _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {_convert(args[0], k, f"{where}: key"): _convert(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string
         try:
             return float(value)
@@ -100,6 +117,18 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if kind is Any or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
         return value
     raise ConfigError(f"{where}: expected {getattr(kind, '__name__', kind)}, found {value!r}")
+
+
+def _convert_union(kinds: list[Any], value: Any, where: str) -> Any:
+    if len(kinds) == 1:
+        return _convert(kinds[0], value, where)
+    for kind in kinds:
+        try:
+            return _convert(kind, value, where)
+        except ConfigError:
+            continue
+    names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
+    raise ConfigError(f"{where}: expected {names}, found {value!r}")
 
 
 def _convert_sequence(origin: Any, args: tuple[Any, ...], value: Any, where: str) -> Any:
