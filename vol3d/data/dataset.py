@@ -125,7 +125,8 @@ class PatchDataset(Dataset[Sample]):
         opened = self._open(study.study_id)
         start, questions = self._choose(rng, study, opened)
         motion = self._draw_motion(rng, questions, opened.entry)
-        reader = PatchReader(opened, start, self.config.patch_size, motion)
+        names = dict.fromkeys(m.name for q in questions if q for m in q.masks)
+        reader = PatchReader(opened, start, self.config.patch_size, motion, names)
         shown = self._shown(rng, opened.entry)
         image_CZYX = reader.image(rng, self.config.channels, self.augmentation, shown)
         mask_PZYX = self._answer(questions, reader)
@@ -190,12 +191,11 @@ class PatchDataset(Dataset[Sample]):
     # -- answers -----------------------------------------------------------------------------------------------------
 
     def _answer(self, questions: list[Question | None], reader: PatchReader) -> Tensor:
-        masks = reader.masks(dict.fromkeys(m.name for q in questions if q for m in q.masks))
         mask_PZYX = torch.zeros((len(questions), *self.config.patch_size), dtype=torch.uint8)
         for target, question in zip(mask_PZYX, questions, strict=True):
             for record in question.masks if question else ():
-                if record.name in masks:
-                    target |= masks[record.name]
+                if (mask := reader.mask(record.name)) is not None:
+                    target |= mask
         return mask_PZYX
 
     def _targets(

@@ -29,11 +29,12 @@ class OpenStudy:
         return self._foreground[name]
 
     def read_mask(self, name: str, start: Zyx, stop: Zyx) -> Array | None:
-        """uint8; None where the index, if it lists every voxel, says that there is nothing to read."""
+        """uint8; None where nothing of the mask is there, which the index knows alone if it lists every voxel."""
         points = self.foreground(name)
         if len(points) == self.entry.mask(name).voxels and not touches(points, start, stop):
             return None
-        return self.entry.read_mask(name, start, stop)
+        mask = self.entry.read_mask(name, start, stop)
+        return mask if mask.any() else None
 
 
 def centred_start(size: int, patch: int) -> int:
@@ -63,16 +64,26 @@ class PatchReader:
     """Reads one patch of one study as one motion shows it.
 
     The images are read with the margin that the motion needs, so that nothing but space outside the study is padded.
+
+    Args:
+        study: where to read.
+        start: first voxel of the patch.
+        size: its voxels.
+        motion: how it is moved.
+        masks: names of the masks to read.
     """
 
-    def __init__(self, study: OpenStudy, start: Zyx, size: Zyx, motion: Motion) -> None:
-        self.study, self.entry, self.start, self.size, self.motion = study, study.entry, start, size, motion
+    def __init__(self, study: OpenStudy, start: Zyx, size: Zyx, motion: Motion, masks: Iterable[str]) -> None:
+        self.entry, self.start, self.size, self.motion = study.entry, start, size, motion
         self.box = (start, (start[0] + size[0], start[1] + size[1], start[2] + size[2]))
         if motion.turned:
             boxes = [p.box(start, size, self.entry.grid.spacing_mm) for p in (motion.ct, motion.pet)]
             low, high = np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
             self.box = (int(low[0]), int(low[1]), int(low[2])), (int(high[0]), int(high[1]), int(high[2]))
-        self.crop = read_crop(self.entry, *self.box)
+        crop = self.crop = read_crop(self.entry, *self.box)
+        images = {"ct": crop.ct_ZYX, "pet": crop.pet_ZYX, "ct?": crop.ct_valid_ZYX, "pet?": crop.pet_valid_ZYX}
+        found = {f"mask {n}": study.read_mask(n, *self.box) for n in masks}
+        self.moved = self._move({n: torch.from_numpy(a) for n, a in {**images, **found}.items() if a is not None})
 
     def covered(self) -> dict[str, float]:
         """The share of the voxels read that lies inside each image."""
@@ -88,36 +99,33 @@ class PatchReader:
         self, rng: np.random.Generator, config: ChannelConfig, augmentation: AugmentConfig, shown: tuple[str, ...]
     ) -> Tensor:
         """image_CZYX with the images named in `shown`."""
-        crop, motion = self.crop, self.motion
-        ct, ct_valid = self._vary(crop.ct_ZYX, crop.ct_valid_ZYX, motion.ct, "ct" in shown)
-        pet, pet_valid = self._vary(crop.pet_ZYX, crop.pet_valid_ZYX, motion.pet, "pet" in shown)
-        if ct is not None:
-            ct = vary_ct(ct, rng, augmentation)
-        if pet is not None:
-            pet = vary_pet(pet, rng, augmentation)
+        images: dict[str, Tensor | None] = {"ct": None, "pet": None, "ct?": None, "pet?": None}
+        for name, vary in (("ct", vary_ct), ("pet", vary_pet)):
+            if name in shown:
+                images[name] = vary(self.moved[name].to(torch.float32), rng, augmentation)
+                if f"{name}?" in self.moved:
+                    images[f"{name}?"] = self.moved[f"{name}?"] > 0.5
         coordinates = self._coordinates() if config.coordinates else None
-        return to_channels(ct, pet, ct_valid, pet_valid, config, coordinates)
+        return to_channels(images["ct"], images["pet"], images["ct?"], images["pet?"], config, coordinates)
 
-    def masks(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """bool masks by name; those that do not reach the patch are left out."""
-        read = {n: torch.from_numpy(m) for n in names if (m := self.study.read_mask(n, *self.box)) is not None}
-        moved = self._move(list(read.values()), self.motion.masks)
-        return {name: mask >= 0.5 for name, mask in zip(read, moved, strict=True)}
+    def mask(self, name: str) -> Tensor | None:
+        """bool; None where it does not reach the patch."""
+        mask = self.moved.get(f"mask {name}")
+        return None if mask is None else mask >= 0.5
 
-    def _vary(
-        self, image: Array | None, gaps: Array | None, place: Placement, shown: bool
-    ) -> tuple[Tensor | None, Tensor | None]:
-        if image is None or not shown:
-            return None, None
-        moved = self._move([torch.from_numpy(a) for a in (image, gaps) if a is not None], place)
-        return moved[0].to(torch.float32), None if gaps is None else moved[1] > 0.5
-
-    def _move(self, arrays: list[Tensor], place: Placement) -> list[Tensor]:
-        if not arrays:
-            return []
+    def _move(self, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self.motion.turned:
-            return [a.flip(self.motion.flips) if self.motion.flips else a for a in arrays]
-        return list(resample_CZYX(arrays, place.grid(self.start, self.size, self.entry.grid.spacing_mm, self.box)))
+            return {n: a.flip(self.motion.flips) if self.motion.flips else a for n, a in arrays.items()}
+        places: dict[int, tuple[Placement, list[str]]] = {}  # what moves alike is resampled together: half the time
+        for name in arrays:
+            kind = name.rstrip("?")
+            place = self.motion.ct if kind == "ct" else self.motion.pet if kind == "pet" else self.motion.masks
+            places.setdefault(id(place), (place, []))[1].append(name)
+        moved: dict[str, Tensor] = {}
+        for place, names in places.values():
+            grid = place.grid(self.start, self.size, self.entry.grid.spacing_mm, self.box)
+            moved.update(zip(names, resample_CZYX([arrays[n] for n in names], grid), strict=True))
+        return moved
 
     def _coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
         grid, half = self.entry.grid, (np.array(self.size) - 1) / 2
