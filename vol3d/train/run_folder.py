@@ -94,7 +94,7 @@ class RunFolder:
     def begin(self, config: Any, facts: dict[str, Any], step: int) -> None:
         """Writes or updates `config.yaml` and `run.json`, and forgets what came after `step`. Rank 0 only."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        for left in self.checkpoints.glob(".*.partial"):
+        for left in [*self.checkpoints.glob(".*.partial"), *self.checkpoints.glob(".*.previous")]:
             shutil.rmtree(left)
         _write(self.root / "config.yaml", dump_yaml(config))
         path = self.root / "run.json"

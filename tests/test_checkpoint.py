@@ -1,0 +1,132 @@
+"""Model folders: what is stored comes back exactly, and nothing broken is loaded."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vol3d import checkpoint as module
+from vol3d.checkpoint import Calibration, Checkpoint, load_checkpoint, save_checkpoint, start_from
+from vol3d.data.channels import ChannelConfig
+from vol3d.errors import CheckpointError
+from vol3d.model.encoder import EncoderConfig
+from vol3d.model.text import TextConfig
+from vol3d.model.vlm import ModelConfig, VisionLanguageModel
+
+CHANNELS = ChannelConfig(ct_windows=((-160.0, 240.0),), pet_clips=(5.0, 20.0), coordinates=True)
+
+
+def model_of(width=8, seed=0):
+    encoder = EncoderConfig(
+        features=(4, 8, 8), blocks=(1, 1, 1), strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)), kernel_sizes=((3, 3, 3),) * 3
+    )
+    text = TextConfig(revision="0" * 16, width=12)
+    torch.manual_seed(seed)
+    return VisionLanguageModel(
+        ModelConfig(width=width, heads=2, in_channels=CHANNELS.count, encoder=encoder, text=text)
+    )
+
+
+@pytest.fixture
+def made():
+    return Checkpoint(
+        model_of(),
+        CHANNELS,
+        (16, 16, 32),
+        {"spacing_mm": [4.0, 4.0, 4.0]},
+        "abc",
+        Calibration(scale=2.0, bias=-0.5, presence_threshold=0.3, mask_threshold=0.4),
+        {"seed": 3, "step": 10},
+    )
+
+
+def same(one, other):
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_round_trip(made, tmp_path):
+    save_checkpoint(tmp_path / "m", made)
+    back = load_checkpoint(tmp_path / "m")
+    assert same(back.model, made.model)
+    assert not back.model.training
+    assert back.model.config == made.model.config
+    assert (back.channels, back.patch_size, back.calibration) == (CHANNELS, (16, 16, 32), made.calibration)
+    assert (back.recipe, back.recipe_digest) == (made.recipe, "abc")
+    assert back.provenance["seed"] == 3
+    assert len(back.provenance["weights_sha256"]) == 64
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
+    assert same(VisionLanguageModel.from_pretrained(tmp_path / "m"), made.model)
+
+
+def test_a_run_folder_gives_its_best_else_its_last(made, tmp_path):
+    save_checkpoint(tmp_path / "run/last", made)
+    assert load_checkpoint(tmp_path / "run").provenance["step"] == 10
+    save_checkpoint(tmp_path / "run/best", replace(made, provenance={"step": 5}))
+    assert load_checkpoint(tmp_path / "run").provenance["step"] == 5
+    assert load_checkpoint(tmp_path / "run/last").provenance["step"] == 10
+
+
+def test_a_failed_save_keeps_the_old_one(made, tmp_path):
+    save_checkpoint(tmp_path / "m", made)
+    broken = replace(made, model=model_of(seed=1), provenance={"not": object()})
+    with pytest.raises(TypeError):
+        save_checkpoint(tmp_path / "m", broken)
+    assert same(load_checkpoint(tmp_path / "m").model, made.model)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
+
+
+def test_a_save_cut_off_between_its_renames_still_loads(made, tmp_path):
+    save_checkpoint(tmp_path / "run/best", made)
+    (tmp_path / "run/best").rename(module._aside(tmp_path / "run/best"))
+    assert same(load_checkpoint(tmp_path / "run").model, made.model)
+    save_checkpoint(tmp_path / "run/best", replace(made, model=model_of(seed=1)))
+    save_checkpoint(tmp_path / "run/best", replace(made, model=model_of(seed=2)))
+    assert same(load_checkpoint(tmp_path / "run").model, model_of(seed=2))
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["best"]
+
+
+def test_broken_ones_are_refused(made, tmp_path):
+    with pytest.raises(CheckpointError, match="found none at"):
+        load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path / "m", made)
+
+    def copy(name):
+        return shutil.copytree(tmp_path / "m", tmp_path / name)
+
+    for file in module.FILES:
+        (copy(f"no-{file}") / file).unlink()
+        with pytest.raises(CheckpointError, match=f"found no {file}; the checkpoint is incomplete"):
+            load_checkpoint(tmp_path / f"no-{file}")
+    weights = copy("cut") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match="damaged or do not"):
+        load_checkpoint(tmp_path / "cut")
+    save_checkpoint(tmp_path / "other", replace(made, model=model_of(seed=1)))
+    shutil.copy(tmp_path / "other/model.safetensors", copy("mixed") / "model.safetensors")
+    with pytest.raises(CheckpointError, match="expected weights with SHA-256"):
+        load_checkpoint(tmp_path / "mixed")
+    record = copy("newer") / "checkpoint.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "schema": 2}))
+    with pytest.raises(CheckpointError, match=r"schema 1 in .* found 2"):
+        load_checkpoint(tmp_path / "newer")
+    (copy("garbled") / "checkpoint.json").write_text("{")
+    with pytest.raises(CheckpointError, match="not a complete record"):
+        load_checkpoint(tmp_path / "garbled")
+
+
+def test_starting_from_another_checkpoint(made, tmp_path):
+    save_checkpoint(tmp_path / "m", made)
+    target = model_of(width=16, seed=1)
+    drawn = {k: v.clone() for k, v in target.state_dict().items()}
+    matched, unmatched = start_from(target, tmp_path / "m")
+    assert len(matched) + len(unmatched) == len(drawn)
+    assert any(name.startswith("encoder.") for name in matched)
+    assert any(name.startswith("grounding.") for name in unmatched)
+    own = made.model.state_dict()
+    assert all(torch.equal(target.state_dict()[name], own[name]) for name in matched)
+    assert all(torch.equal(target.state_dict()[name], drawn[name]) for name in unmatched)
+    with pytest.raises(CheckpointError, match="it is another model"):
+        start_from(torch.nn.Linear(2, 2), tmp_path / "m")
