@@ -1,0 +1,212 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from preprocessing.build_cache import preprocess
+from preprocessing.transforms import PreprocessConfig
+from preprocessing.verify_cache import verify
+from vol3d.cache import Cache, entry_path
+from vol3d.errors import ConfigError, FingerprintError
+from vol3d.export.nifti import write_nifti
+from vol3d.geometry import Grid
+
+GRID = Grid.from_spacing((20, 24, 28), (3.0, 3.0, 3.0), (-42.0, -36.0, 0.0)).flip((1, 2))
+PET = Grid.from_spacing((15, 16, 18), (4.0, 4.5, 4.67), (-42.0, -36.0, 0.0))
+RECIPE = PreprocessConfig(
+    spacing_mm=(3.0, 3.0, 3.0), extent="ct", body_crop=False, body_margin_mm=0.0, levels=2, chunk=16
+)
+
+
+def write_study(folder, number, with_pet=True):
+    """A box of soft tissue in air; the mask is its left half by the world's x, whatever the array's axes."""
+    rng = np.random.default_rng(number)
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in GRID.shape], indexing="ij"), -1)
+    x = GRID.index_to_mm(index)[..., 0]
+    body = (np.abs(x) < 30).astype(np.float32)
+    ct = np.where(body > 0, 40, -1000) + rng.normal(0, 5, GRID.shape)
+    name = f"s{number:02d}"
+    write_nifti(folder / f"{name}-ct.nii.gz", ct.astype(np.int16), GRID)
+    write_nifti(folder / f"{name}-left.nii.gz", ((x < 0) & (body > 0)).astype(np.uint8), GRID)
+    row = {
+        "study_id": name, "patient_id": f"patient-{number // 2}", "ct": f"{name}-ct.nii.gz", "split": "train",
+        "masks": [{"path": f"{name}-left.nii.gz", "label": "left_half", "phrases": ["left half"]}],
+        "absent": ["kidney"],
+    }  # fmt: skip
+    if with_pet:
+        write_nifti(folder / f"{name}-pet.nii.gz", rng.random(PET.shape).astype(np.float32) * 4, PET)
+        row["pet"] = f"{name}-pet.nii.gz"
+    return row
+
+
+def write_manifest(folder, rows):
+    path = folder / "manifest.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def run(manifest, out, **options):
+    return preprocess(manifest, RECIPE, out, show_progress=False, **options)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return write_manifest(tmp_path, [write_study(tmp_path, n) for n in range(4)])
+
+
+def test_the_world_is_kept(manifest, tmp_path):
+    run(manifest, tmp_path / "cache")
+    entry = Cache(tmp_path / "cache").entry("s00")
+    assert entry.grid.orientation == "SAR"
+    assert entry.grid.same_as(GRID.flip((1, 2)))  # same spacing, same box: only axes were turned
+    members = entry.grid.index_to_mm(entry.foreground("left_half"))
+    assert members[:, 0].max() < 0  # left is negative x in RAS
+    inside = entry.read_mask("left_half", (0, 0, 0), entry.grid.shape) > 0
+    assert entry.read("ct", (0, 0, 0), entry.grid.shape)[inside].mean() == pytest.approx(40, abs=1)
+    assert entry.pet_native().grid.same_as(PET)
+    native_x = PET.index_to_mm(np.argwhere(entry.native_mask("left_half")))[:, 0]
+    assert native_x.max() < 3
+    assert not verify(tmp_path / "cache", show_progress=False)
+
+
+def test_no_identity_is_stored_and_patients_stay_linked(manifest, tmp_path):
+    run(manifest, tmp_path / "cache")
+    cache = Cache(tmp_path / "cache")
+    keys = [cache.entry(s).patient_key for s in cache.study_ids]
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+    stored = "".join(p.read_text() for p in (tmp_path / "cache").rglob("zarr.json"))
+    assert "patient-" not in stored
+    assert str(tmp_path) not in stored
+
+
+def test_shards_partition_and_workers_agree(manifest, tmp_path):
+    first = run(manifest, tmp_path / "a", shard=(1, 2))
+    second = run(manifest, tmp_path / "a", shard=(2, 2), workers=2)
+    assert sorted(first.built + second.built) == ["s00", "s01", "s02", "s03"]
+    run(manifest, tmp_path / "b")
+    for study in first.built + second.built:
+        a, b = (Cache(tmp_path / c).entry(study) for c in "ab")
+        np.testing.assert_array_equal(a.read("ct", (0, 0, 0), a.grid.shape), b.read("ct", (0, 0, 0), b.grid.shape))
+        assert a.fingerprint == b.fingerprint
+    with pytest.raises(ConfigError, match="I/N"):
+        run(manifest, tmp_path / "a", shard=(3, 2))
+
+
+def test_resume_builds_only_what_changed(manifest, tmp_path):
+    run(manifest, tmp_path / "cache")
+    before = Cache(tmp_path / "cache").entry("s02").fingerprint
+    again = run(manifest, tmp_path / "cache")
+    assert again.built == []
+    assert len(again.kept) == 4
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    rows[2]["masks"][0]["phrases"].append("sinister half")
+    write_manifest(tmp_path, rows)
+    assert run(manifest, tmp_path / "cache").built == ["s02"]
+    assert Cache(tmp_path / "cache").entry("s02").fingerprint != before
+    os.utime(tmp_path / "s01-ct.nii.gz", ns=(1, 1))
+    assert run(manifest, tmp_path / "cache").built == ["s01"]
+    other = PreprocessConfig(
+        spacing_mm=(4.0, 4.0, 4.0), extent="ct", body_crop=False, body_margin_mm=0.0, levels=2, chunk=16
+    )
+    with pytest.raises(FingerprintError, match="recipe"):
+        preprocess(manifest, other, tmp_path / "cache", show_progress=False)
+
+
+def test_bad_studies_are_quarantined_with_reasons_and_leave_when_mended(tmp_path):
+    rows = [write_study(tmp_path, n) for n in range(3)]
+    (tmp_path / "s01-ct.nii.gz").write_bytes(b"not an image")
+    rows[2]["absent"] = ["left half"]
+    manifest = write_manifest(tmp_path, [*rows, {"study_id": "s03", "ct": "nowhere.nii.gz"}])
+    summary = run(manifest, tmp_path / "cache", workers=2)
+    assert summary.built == ["s00"]
+    listed = {r["study_id"]: r["reason"] for r in map(json.loads, (tmp_path / "cache/quarantine.jsonl").open())}
+    assert set(listed) == {"s01", "s02", "s03"} == set(summary.quarantined)
+    assert "s01-ct.nii.gz" in listed["s01"]
+    assert "present or absent" in listed["s02"]
+    assert "nowhere.nii.gz" in listed["s03"]
+    rows[1] = write_study(tmp_path, 1)
+    write_manifest(tmp_path, rows[:2])
+    assert run(manifest, tmp_path / "cache").quarantined == {}
+    listed = {json.loads(line)["study_id"] for line in (tmp_path / "cache/quarantine.jsonl").open()}
+    assert listed == {"s02", "s03"}  # not asked about this time
+
+
+def test_a_mask_of_another_grid_is_refused(tmp_path):
+    row = write_study(tmp_path, 0)
+    shifted = GRID.crop((0, 0, 1), (20, 24, 29))
+    write_nifti(tmp_path / "s00-left.nii.gz", np.ones(shifted.shape, np.uint8), shifted)
+    summary = run(write_manifest(tmp_path, [row]), tmp_path / "cache")
+    assert "on the CT or PET grid" in summary.quarantined["s00"]
+
+
+def test_an_empty_mask_makes_its_phrases_absent(tmp_path):
+    row = write_study(tmp_path, 0)
+    write_nifti(tmp_path / "s00-left.nii.gz", np.zeros(GRID.shape, np.uint8), GRID)
+    run(write_manifest(tmp_path, [row]), tmp_path / "cache")
+    entry = Cache(tmp_path / "cache").entry("s00")
+    assert entry.masks == ()
+    assert entry.absent == ["kidney", "left half"]
+
+
+def test_one_finding_drawn_on_both_grids_is_one_mask(tmp_path):
+    row = write_study(tmp_path, 0)
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in PET.shape], indexing="ij"), -1)
+    on_pet = (PET.index_to_mm(index)[..., 0] < 0).astype(np.uint8)
+    on_pet[0] = 0  # differs from the CT's drawing, so that we can tell which one is kept
+    write_nifti(tmp_path / "pet-left.nii.gz", on_pet, PET)
+    row["masks"][0]["finding_id"] = "f1"
+    row["masks"].append({**row["masks"][0], "path": "pet-left.nii.gz"})
+    run(write_manifest(tmp_path, [row]), tmp_path / "cache")
+    entry = Cache(tmp_path / "cache").entry("s00")
+    assert [m.name for m in entry.masks] == ["left_half"]
+    np.testing.assert_array_equal(entry.native_mask("left_half"), on_pet)
+    assert entry.read_mask("left_half", (0, 0, 0), entry.grid.shape)[0].any()
+
+
+def test_sigkill_leaves_no_broken_entry(tmp_path):
+    """Killed at several moments, restarted, and in the end equal to a run that was never killed."""
+    manifest = write_manifest(tmp_path, [write_study(tmp_path, n) for n in range(12)])
+    (tmp_path / "recipe.yaml").write_text(
+        "{spacing_mm: [3, 3, 3], extent: ct, body_crop: false, body_margin_mm: 0.0, levels: 2, chunk: 16}"
+    )
+    command = [sys.executable, "-m", "vol3d.cli", "preprocess", str(manifest), "--out", str(tmp_path / "cache")]
+    command += ["--config", str(tmp_path / "recipe.yaml"), "--workers", "2"]
+    killed_midway = 0
+    for extra in (0.0, 0.15, 0.4):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 60
+        started = len(list((tmp_path / "cache").glob("studies/*"))) if (tmp_path / "cache").exists() else 0
+        while len(list((tmp_path / "cache").glob("studies/*"))) <= started and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        time.sleep(extra)
+        os.killpg(process.pid, signal.SIGKILL)
+        killed_midway += process.wait() == -signal.SIGKILL
+        cache = Cache(tmp_path / "cache")
+        for study in cache.study_ids:  # whatever is visible is whole
+            entry = cache.entry(study)
+            assert entry.read("ct", (0, 0, 0), entry.grid.shape).std() > 100
+    assert killed_midway >= 1
+    assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+    assert len(Cache(tmp_path / "cache").study_ids) == 12
+    assert not verify(tmp_path / "cache", show_progress=False)
+    assert all(p.suffix == ".zarr" and not p.name.startswith(".") for p in (tmp_path / "cache/studies").iterdir())
+
+
+def test_verify_names_what_is_wrong(manifest, tmp_path):
+    run(manifest, tmp_path / "cache")
+    root = tmp_path / "cache"
+    shard = next(p for p in (entry_path(root, "s01") / "pet/0/c").rglob("*") if p.is_file())
+    shard.write_bytes(shard.read_bytes()[:-40])
+    path = entry_path(root, "s02") / "zarr.json"
+    header = json.loads(path.read_text())
+    header["attributes"]["vol3d"]["masks"][0]["voxels"] += 1
+    path.write_text(json.dumps(header))
+    faults = verify(root, show_progress=False)
+    assert set(faults) == {"s01", "s02"}
+    assert "expected" in faults["s02"][0]
