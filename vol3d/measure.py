@@ -52,8 +52,7 @@ class Slices:
 
     first: int
     last: int
-    largest: int
-    """The slice with the most voxels; of equals, the lowest array index."""
+    largest: int  # the one with the most voxels; of equals, the lowest array index
     first_z_mm: float
     last_z_mm: float
     largest_z_mm: float
@@ -83,8 +82,7 @@ class Component:
     volume_ml: float
     start: Zyx
     stop: Zyx
-    mask_ZYX: Array
-    """bool, the crop start <= index < stop."""
+    mask_ZYX: Array  # bool, the crop start <= index < stop
 
 
 def volume_ml(mask_ZYX: Array, grid: Grid) -> float:
@@ -95,14 +93,15 @@ def volume_ml(mask_ZYX: Array, grid: Grid) -> float:
 
 def bounding_box(mask_ZYX: Array) -> tuple[Zyx, Zyx] | None:
     """(start, stop) of the smallest box that holds every member voxel; None for an empty mask."""
-    start, stop = [0, 0, 0], list(mask_ZYX.shape)
+    held = [(0, n) for n in mask_ZYX.shape]
     for axis in range(3):  # each search runs inside what the one before left
-        left = _cut(mask_ZYX, ((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])))
+        left = mask_ZYX[tuple(slice(*ends) for ends in held)]
         hit = np.flatnonzero(np.any(left, axis=tuple(a for a in range(3) if a != axis)))
         if not len(hit):
             return None
-        start[axis], stop[axis] = int(hit[0]), int(hit[-1]) + 1
-    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
+        held[axis] = int(hit[0]), int(hit[-1]) + 1
+    (z0, z1), (y0, y1), (x0, x1) = held
+    return (z0, y0, x0), (z1, y1, x1)
 
 
 def components(mask_ZYX: Array, grid: Grid) -> list[Component]:
@@ -135,16 +134,17 @@ def diameters(mask_ZYX: Array, grid: Grid) -> Diameters | None:
     if box is None:
         return None
     mask = _cut(mask_ZYX, box) != 0
-    hull_N3 = grid.index_to_mm(_hull(_face_centres(mask, (0, 1, 2)) * grid.spacing_mm) / grid.spacing_mm)
+    hull_N3 = grid.index_to_mm(_hull_of_faces(mask, (0, 1, 2)))
     axial = next(a for a, code in enumerate(grid.orientation) if code in "SI")
     plane = [a for a in range(3) if a != axial]
     spacing = np.array(grid.spacing_mm)[plane]
     best = (0.0, 0.0, 0, np.zeros((2, 3)))
     for index in range(mask.shape[axial]):
         slice_2d = mask.take([index], axis=axial)
-        if not slice_2d.any() or _reach(slice_2d, plane, spacing) <= best[0]:
-            continue
-        points_N2 = _hull(_face_centres(slice_2d, tuple(plane))[:, plane] * spacing)
+        members = np.argwhere(slice_2d)[:, plane]
+        if not len(members) or np.linalg.norm((np.ptp(members, axis=0) + 1) * spacing) <= best[0]:
+            continue  # its bounding box cannot hold a longer line
+        points_N2 = _hull_of_faces(slice_2d, tuple(plane))[:, plane] * spacing
         long_mm, i, j = _farthest(points_N2)
         if long_mm > best[0]:
             ends = np.zeros((2, 3))
@@ -162,16 +162,10 @@ def diameters(mask_ZYX: Array, grid: Grid) -> Diameters | None:
 
 
 def slices(mask_ZYX: Array, grid: Grid, slice_numbers: Sequence[int] | None = None) -> Slices | None:
-    """Slices along array axis 0 that hold the mask, and where they lie; None for an empty mask.
+    """Slices along array axis 0 of the source grid that hold the mask, and where they lie; None for an empty mask.
 
-    Args:
-        mask_ZYX: on the series' source grid.
-        grid: that grid.
-        slice_numbers: 1-based InstanceNumber of every index along axis 0; without it, index + 1.
-
-    Returns:
-        `first` and `last` are the lowest and highest number. The z of a slice is the world z of the mask's centre on
-        it, so that it is right on oblique slices, too.
+    `slice_numbers` is the 1-based InstanceNumber of every index along axis 0; without it a slice's number is index + 1.
+    The z of a slice is the world z of the mask's centre on it, so that it is right on oblique slices, too.
     """
     _check_shape(mask_ZYX, grid)
     if slice_numbers is not None and len(slice_numbers) != grid.shape[0]:
@@ -252,10 +246,10 @@ def _suv_peak(mask: Array, box: tuple[Zyx, Zyx], pet: Volume) -> float:
     return float((total[mask] / share[mask]).max())
 
 
-def _face_centres(mask: Array, axes: tuple[int, ...]) -> Array:
-    """Index positions [N, 3] of the first and last outer face of every line of voxels along each of `axes`.
+def _hull_of_faces(mask: Array, axes: tuple[int, ...]) -> Array:
+    """Convex hull, as index positions [N, 3], of the centres of the voxels' faces across each of `axes`.
 
-    Faces between those two lie on the line that joins them, so they are never on the convex hull.
+    Of a line of voxels only the first and the last face count; in two dimensions the vertices come in order.
     """
     points = []
     for axis in axes:
@@ -265,11 +259,8 @@ def _face_centres(mask: Array, axes: tuple[int, ...]) -> Array:
         last = moved.shape[-1] - moved[..., ::-1].argmax(axis=-1)[hit] - 0.5
         rest = np.argwhere(hit).astype(np.float64)
         points += [np.insert(rest, axis, first, axis=1), np.insert(rest, axis, last, axis=1)]
-    return np.concatenate(points)
-
-
-def _hull(points: Array) -> Array:
-    return points[ConvexHull(points).vertices]
+    faces = np.concatenate(points)
+    return faces[ConvexHull(faces[:, list(axes)]).vertices]
 
 
 def _farthest(points: Array) -> tuple[float, int, int]:
@@ -283,13 +274,6 @@ def _farthest(points: Array) -> tuple[float, int, int]:
     return best
 
 
-def _reach(slice_2d: Array, plane: list[int], spacing: Array) -> float:
-    """Upper bound of the diameter in a slice: the diagonal of its bounding box."""
-    box = bounding_box(slice_2d)
-    assert box is not None
-    return float(np.linalg.norm((np.array(box[1]) - box[0])[plane] * spacing))
-
-
 def _perpendicular(hull_N2: Array, i: int, j: int) -> float:
     """Longest chord of a convex polygon (vertices in order) at right angles to the line from vertex i to j.
 
@@ -300,11 +284,8 @@ def _perpendicular(hull_N2: Array, i: int, j: int) -> float:
     v = (hull_N2 - hull_N2[i]) @ np.array([-along[1], along[0]])
     low, high = min(i, j), max(i, j)
     chains = (np.arange(low, high + 1), np.append(np.arange(high, len(u)), np.arange(low + 1)))
-    edges = []
-    for chain in chains:
-        order = chain[np.argsort(u[chain], kind="stable")]
-        edges.append(np.interp(u, u[order], v[order]))
-    return float(np.abs(edges[0] - edges[1]).max())
+    one, other = (np.interp(u, u[chain], v[chain]) for chain in (c[np.argsort(u[c])] for c in chains))
+    return float(np.abs(one - other).max())
 
 
 def _cut(array_ZYX: Array, box: tuple[Zyx, Zyx]) -> Array:
