@@ -76,7 +76,8 @@ def to_hu(
         The array and what was done to it, in words.
 
     Raises:
-        UnitError: stored in 8 bits, scaled to a unit range, unsigned without air, or air far under -1000.
+        UnitError: stored in 8 bits, a window of 0 to 255, fractions of one sign or within 1, unsigned without air, or
+            air far under -1000.
     """
     notes: list[str] = []
     void = np.zeros(array_ZYX.shape, bool)
@@ -109,8 +110,10 @@ def _unlike_hu(array_ZYX: Array, void_ZYX: Array, bits: int, signed: bool) -> st
     lowest, highest = float(values.min()), float(values.max())
     if bits <= 8:
         return f"values stored in {bits} bits ({lowest:g} to {highest:g}): a windowed export holds no HU"
-    if values.dtype == np.float32 and lowest >= -1 and highest <= 1:
-        return f"fractions from {lowest:g} to {highest:g}: a normalised image holds no HU"
+    if values.dtype == np.float32 and ((lowest >= -1 and highest <= 1) or lowest >= 0):
+        return f"fractions from {lowest:g} to {highest:g}: a normalised image or a PET holds no HU"
+    if (lowest, highest) == (0, 255):
+        return "values from exactly 0 to exactly 255: a windowed export holds no HU"
     if not signed and lowest >= HIGHEST_AIR_HU:
         return (
             f"unsigned values with none under {HIGHEST_AIR_HU} ({lowest:g} to {highest:g}): a windowed export, or a "

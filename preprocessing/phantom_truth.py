@@ -21,8 +21,8 @@ MOST_PHRASES = 20
 
 
 SWEEPING_SHARE = 0.08
-"""Share of studies that also give the masks of phrases for many of their lesions at once ("all lesions"): true, but they
-do not select, so they are kept rare. The others name one lesion, or several up to 40% of the lesions there are."""
+"""Share of studies that also give masks for phrases that mean many of their lesions at once ("all lesions"): true, but
+such phrases do not select. The others give those for one lesion, or for several up to 40% of the lesions."""
 
 
 @dataclass

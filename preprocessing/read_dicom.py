@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pydicom
 from pydicom import uid as uids
 from pydicom.pixels import pixel_array
 
@@ -146,7 +147,10 @@ def _pixels(frame: Frame) -> Array:
     syntax = frame.header.file_meta.TransferSyntaxUID
     plugin = _DECODERS.get(syntax, "pylibjpeg") if syntax.is_compressed and syntax.is_encapsulated else ""
     try:
-        pixels = pixel_array(frame.path, raw=True, decoding_plugin=plugin)
+        # pydicom finds the pixels of a file by itself, but not inside a deflated one
+        deflated = syntax == uids.DeflatedExplicitVRLittleEndian
+        source = pydicom.dcmread(frame.path) if deflated else frame.path
+        pixels = pixel_array(source, raw=True, decoding_plugin=plugin)
     except PARSE_ERRORS as error:
         raise ReadError(
             f"{frame.path.name}: expected pixel data in {syntax.name}, found it unreadable ({error})"

@@ -27,6 +27,7 @@ from preprocessing.suv_times import (
     series_reference,
     text,
 )
+from vol3d.dicom.series import PARSE_ERRORS
 from vol3d.errors import UnitError
 from vol3d.types import Array
 
@@ -211,6 +212,6 @@ def _private(header: Any, group: int, creator: str, wanted: dict[str, int]) -> d
     """Private elements by their creator, wherever its block lies (PS3.5 7.8.1)."""
     try:
         block = header.private_block(group, creator)
-    except KeyError:
+        return {name: block[element].value for name, element in wanted.items() if element in block}
+    except PARSE_ERRORS:  # no such block, or one that cannot be read: as good as absent
         return {}
-    return {name: block[element].value for name, element in wanted.items() if element in block}

@@ -161,7 +161,7 @@ class Entry:
 
     def read_level(self, image: str, level: int) -> Volume:
         """A whole level of the pyramid with its grid; level 0 is the common grid."""
-        array = np.asarray(self._open(f"{image}/{level}").read().result())
+        array = self._whole(f"{image}/{level}")
         return Volume(array, level_grid(self.grid, level), "ct" if image == "ct" else "pet")
 
     def coverage(self, image: str, start: Zyx, stop: Zyx) -> Array:
@@ -174,39 +174,39 @@ class Entry:
     def foreground(self, name: str) -> Array:
         """int32 [N, 3], voxel indices of a mask: all of them, or an even sample of 4096."""
         first, last = self.mask(name).foreground
-        return np.asarray(self._open("index/foreground")[first:last].read().result())
+        return self._fetch("index/foreground", (slice(first, last),))
 
     def pet_native(self) -> Volume:
         """SUVbw, float32, on the PET's own grid."""
         if "pet" not in self.images:
             raise CacheError(f"{self.study_id} has no PET, so nothing can be measured on it")
-        return Volume(np.asarray(self._open("pet_native/0").read().result()), self.source_grids["pet"], "pet")
+        return Volume(self._whole("pet_native/0"), self.source_grids["pet"], "pet")
 
     def native_mask(self, name: str) -> Array:
         """A mask on the PET's own grid, uint8."""
-        self.pet_grid_check(name)
-        return np.asarray(self._open(f"pet_native/labels/{name}/0").read().result())
-
-    def pet_grid_check(self, name: str) -> None:
-        """Raises CacheError unless the mask is kept on the native PET grid."""
-        if not (self.path / "pet_native" / "labels" / self.mask(name).name).is_dir():
-            raise CacheError(f"{self.study_id}: mask {name!r} is not kept on the native PET grid")
+        return self._whole(f"pet_native/labels/{self.mask(name).name}/0")
 
     def _read(self, key: str, start: Zyx, stop: Zyx, fill: float) -> Array:
         store = self._open(key)
         inner = [(max(a, 0), min(b, n)) for a, b, n in zip(start, stop, store.shape, strict=True)]
         if any(a >= b for a, b in inner):
             return np.full([b - a for a, b in zip(start, stop, strict=True)], fill, store.dtype.numpy_dtype)
-        try:
-            array = np.asarray(store[tuple(slice(a, b) for a, b in inner)].read().result())
-        except ValueError as error:  # tensorstore reports a failed checksum or a short file so
-            raise CacheError(f"{self.study_id}: {key} is damaged; remove {self.path} and preprocess it again") from error
+        array = self._fetch(key, tuple(slice(a, b) for a, b in inner))
         if all(i == (a, b) for i, a, b in zip(inner, start, stop, strict=True)):
             return array
         offset = [a for a, _ in inner]
         low = tuple(a - o for a, o in zip(start, offset, strict=True))
         high = tuple(b - o for b, o in zip(stop, offset, strict=True))
         return crop_or_fill(array, (low[0], low[1], low[2]), (high[0], high[1], high[2]), fill)
+
+    def _whole(self, key: str) -> Array:
+        return self._fetch(key, (Ellipsis,))
+
+    def _fetch(self, key: str, where: tuple[Any, ...]) -> Array:
+        try:
+            return np.asarray(self._open(key)[where].read().result())
+        except ValueError as error:  # tensorstore's word for a failed checksum or a short file
+            raise CacheError(f"{self.study_id}: {key} is damaged; remove {self.path} and preprocess it again") from error
 
     def _open(self, key: str) -> Any:
         handle = (os.getpid(), key)  # tensorstore's threads do not survive a fork

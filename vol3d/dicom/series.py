@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import filecmp
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -16,7 +17,7 @@ from typing import BinaryIO, Literal
 import pydicom
 from pydicom import uid as uids
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from vol3d.errors import ReadError
 
@@ -35,6 +36,8 @@ PARSE_ERRORS = (
     EOFError,
     OSError,
     struct.error,
+    zlib.error,
+    BytesLengthException,
 )
 """What pydicom and its decoders raise on damaged files."""
 
@@ -46,6 +49,15 @@ _CLASSES: dict[str, str] = {
     uids.EnhancedPETImageStorage: "PT",
     uids.LegacyConvertedEnhancedPETImageStorage: "PT",
 }
+_USED = (
+    "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "InstanceNumber", "NumberOfFrames",
+    "SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PixelSpacing",
+    "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", "RescaleType",
+    "PixelPaddingValue", "PixelPaddingRangeLimit", "LossyImageCompression", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "Units", "SUVType", "DecayCorrection", "PatientWeight", "SeriesDate",
+    "SeriesTime", "CorrectedImage", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "FrameReferenceTime",
+    "ActualFrameDuration", "TimezoneOffsetFromUTC", "RadiopharmaceuticalInformationSequence",
+)  # fmt: skip
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _PIXEL_TAGS = ((0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x7FE0, 0x0010))
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -157,12 +169,23 @@ def _read_instance(path: Path) -> Instance | str:
             image_type = [str(v).upper() for v in header.get("ImageType") or []]
             if kind == uids.MediaStorageDirectoryStorage:
                 return "a DICOMDIR, no image"
+            _probe(header)
             fault = _fault(header, file, path.stat().st_size) if _is_image(header, modality) else None
         except (*PARSE_ERRORS, InvalidDicomError) as error:
             return Instance(path, Dataset(), "", f"its header cannot be parsed ({type(error).__name__})")
     if "LOCALIZER" in image_type and not fault:
         return "a localizer"
     return Instance(path, header, modality, fault)
+
+
+def _probe(header: Dataset) -> None:
+    """Converts every value that is used later, so that a damaged one fails here, where the file is known."""
+    for keyword in _USED:
+        value = header.get(keyword)
+        if isinstance(value, pydicom.Sequence):
+            for item in value:
+                for _ in item.iterall():
+                    pass
 
 
 def _is_image(header: Dataset, modality: str) -> bool:

@@ -113,7 +113,9 @@ class TextEncoder:
 
     def __init__(self, config: TextConfig, device: str = "cpu") -> None:
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         self.config = resolve_text(config)
         self.width, self.revision, self.device = self.config.width, self.config.revision, device
         folder = find_model(config.name)
