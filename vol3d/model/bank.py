@@ -78,7 +78,9 @@ class EmbeddingBank:
             if key not in self._index:
                 self._refresh()
             if key not in self._index:
-                raise CacheError(f"text {text!r} is not in the embedding bank {self.folder}; ensure() it before reading")
+                raise CacheError(
+                    f"text {text!r} is not in the embedding bank {self.folder}; ensure() it before reading"
+                )
             if len(self._recent) >= _RECENT_TEXTS:
                 self._recent.pop(next(iter(self._recent)))
             segment, start, stop = self._index[key]

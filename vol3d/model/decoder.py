@@ -188,9 +188,7 @@ class ContextualGrounding(nn.Module):
         presence = self.presence(
             logits[-1].flatten(1), to_voxels(features[-2]), to_voxels(features[-1]).mean(1), text_BD
         )
-        return Output(
-            [x.unflatten(0, (-1, phrases)).squeeze(2) for x in logits], presence.unflatten(0, (-1, phrases))
-        )
+        return Output([x.unflatten(0, (-1, phrases)).squeeze(2) for x in logits], presence.unflatten(0, (-1, phrases)))
 
 
 class Mix(nn.Module):

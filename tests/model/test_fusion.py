@@ -1,0 +1,78 @@
+"""Cross-attention against a loop, and that padding tokens do not exist for it."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vol3d.errors import ConfigError
+from vol3d.model.fusion import ContextualGate, CrossAttention, GatedFusion, TextAdapter, to_volume, to_voxels
+
+
+def naive(attention: CrossAttention, voxels_NC: Tensor, tokens_TE: Tensor) -> Tensor:
+    """One phrase, no padding, one head after the other."""
+    keys, values = torch.cat([attention.null_key_value[None], attention.key_value(tokens_TE)]).chunk(2, dim=-1)
+    queries, width = attention.query(voxels_NC), keys.shape[1] // attention.heads
+    heads = []
+    for h in range(attention.heads):
+        part = slice(h * width, (h + 1) * width)
+        weight = torch.softmax(queries[:, part] @ keys[:, part].T / width**0.5, dim=-1)
+        heads.append(weight @ values[:, part])
+    return attention.out(torch.cat(heads, dim=-1))
+
+
+def test_attention_equals_a_loop_forward_and_backward() -> None:
+    torch.manual_seed(0)
+    attention = CrossAttention(5, 7, 8, 2)
+    voxels, tokens = torch.randn(2, 11, 5, requires_grad=True), torch.randn(2, 4, 7)
+    mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
+    fast = attention(voxels, tokens, mask)
+    slow = torch.stack([naive(attention, v, t[m]) for v, t, m in zip(voxels, tokens, mask, strict=True)])
+    torch.testing.assert_close(fast, slow)
+    weight = torch.randn_like(fast)
+    wanted = [voxels, *attention.parameters()]
+    for a, b in zip(
+        torch.autograd.grad((fast * weight).sum(), wanted),
+        torch.autograd.grad((slow * weight).sum(), wanted),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [lambda: GatedFusion(6, 7, 8, 2, gate=0.5), lambda: ContextualGate(6, 7)])
+def test_padding_tokens_change_nothing(make) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    fusion = make()
+    x, tokens = torch.randn(2, 6, 3, 4, 5), torch.randn(2, 4, 7)
+    padded = torch.cat([tokens, torch.full((2, 3, 7), 1e4)], dim=1)
+    mask = torch.tensor([[True] * 4 + [False] * 3] * 2)
+    torch.testing.assert_close(fusion(x, tokens, mask[:, :4]), fusion(x, padded, mask), atol=1e-6, rtol=0)
+
+
+def test_a_phrase_without_tokens_stays_finite() -> None:
+    fusion, adapter = GatedFusion(6, 8, 8, 2), TextAdapter(7, 8)
+    x = torch.randn(1, 6, 2, 2, 2, requires_grad=True)
+    mask = torch.zeros(1, 3, dtype=torch.bool)
+    tokens, text = adapter(torch.zeros(1, 3, 7), mask)
+    fusion(x, tokens, mask).sum().backward()
+    assert text.eq(0).all()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_text_mean_is_over_real_tokens() -> None:
+    adapter = TextAdapter(3, 3)
+    nn.init.eye_(adapter.project.weight)
+    nn.init.zeros_(adapter.project.bias)
+    tokens = torch.tensor([[[1.0, 2.0, 6.0], [0.0, 1.0, 1.0], [9.0, 9.0, 1.0]]])
+    projected, text = adapter(tokens, torch.tensor([[True, True, False]]))
+    torch.testing.assert_close(text, projected[:, :2].mean(1))
+
+
+def test_voxels_and_back() -> None:
+    x = torch.randn(2, 3, 4, 5, 6)
+    assert torch.equal(to_volume(to_voxels(x), x), x)
+    assert torch.equal(to_voxels(x)[1, (2 * 5 + 3) * 6 + 4], x[1, :, 2, 3, 4])
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ConfigError, match="3 heads divide, found 8"):
+        CrossAttention(4, 4, 8, 3)

@@ -1,0 +1,122 @@
+"""Losses by hand, against a loop, and under the conditions that break losses."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vol3d.errors import ConfigError
+from vol3d.tasks.losses import MaskLossConfig, level_loss, mask_loss, mean_over_samples, pool_target, presence_loss
+
+CONFIG = MaskLossConfig()
+
+
+def case() -> tuple[list[Tensor], Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(8, 8, 8), (4, 4, 8), (2, 2, 4)]
+    logits = [torch.randn(2, 3, *s, generator=generator).mul(3).requires_grad_() for s in sizes]
+    mask = (torch.rand(2, 3, 8, 8, 8, generator=generator) > 0.9).to(torch.uint8)
+    mask[0, 1] = 0
+    return logits, mask, torch.tensor([[True, True, True], [True, False, False]])
+
+
+def naive(logits: list[Tensor], mask: Tensor, known: Tensor, config: MaskLossConfig) -> Tensor:
+    samples = []
+    for b in range(2):
+        phrases = []
+        for p in range(3):
+            if not known[b, p]:
+                continue
+            total = torch.tensor(0.0)
+            for level, logit in enumerate(logits):
+                window = [n // m for n, m in zip(mask.shape[2:], logit.shape[2:], strict=True)]
+                target = F.max_pool3d(mask[b : b + 1, p].float(), window)[0]
+                x, s = logit[b, p], torch.sigmoid(logit[b, p])
+                value = config.bce * F.binary_cross_entropy_with_logits(x, target)
+                if target.any():
+                    value = value + config.dice * (1 - 2 * (s * target).sum() / (s.sum() + target.sum()))
+                else:
+                    voxels = s.sum() * (mask[b, p].numel() / x.numel())
+                    value = value + config.false_positive * voxels / (voxels + config.false_positive_voxels)
+                total = total + value * config.level_decay**level / 1.75
+            phrases.append(total)
+        samples.append(torch.stack(phrases).mean())
+    return torch.stack(samples).mean()
+
+
+def test_fast_path_equals_a_loop_forward_and_backward() -> None:
+    logits, mask, known = case()
+    fast, slow = mask_loss(logits, mask, known, CONFIG), naive(logits, mask, known, CONFIG)
+    torch.testing.assert_close(fast, slow, atol=1e-6, rtol=1e-5)
+    for a, b in zip(torch.autograd.grad(fast, logits), torch.autograd.grad(slow, logits), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-4)
+
+
+def test_by_hand() -> None:
+    logit = torch.full((1, 1, 2, 2, 2), -40.0)
+    mask = torch.zeros(1, 1, 2, 2, 2)
+    assert level_loss(logit, mask, (2, 2, 2), CONFIG).item() == pytest.approx(0, abs=1e-6)
+    mask[0, 0, 0] = 1  # 4 of 8 voxels
+    half = torch.zeros_like(logit)  # probability 0.5: Dice 2 * 2 / (4 + 4), BCE ln 2
+    assert level_loss(half, mask, (2, 2, 2), CONFIG).item() == pytest.approx(0.5 + 0.693147, abs=1e-5)
+    absent = level_loss(half, torch.zeros_like(mask), (2, 2, 2), CONFIG).item()  # 4 voxels too many
+    assert absent == pytest.approx(0.693147 + 0.5 * 4 / (4 + 64), abs=1e-5)
+
+
+def test_ranks_with_equal_batches_average_to_the_same_loss() -> None:
+    logits, mask, known = case()
+    whole = mask_loss(logits, mask, known, CONFIG)
+    ranks = [mask_loss([x[b : b + 1] for x in logits], mask[b : b + 1], known[b : b + 1], CONFIG) for b in range(2)]
+    torch.testing.assert_close(whole, torch.stack(ranks).mean())
+    present = torch.tensor([[1.0, float("nan"), 0.0], [1.0, float("nan"), float("nan")]])
+    scores = torch.randn(2, 3)
+    parts = [presence_loss(scores[b : b + 1], present[b : b + 1]) for b in range(2)]
+    torch.testing.assert_close(presence_loss(scores, present), torch.stack(parts).mean())
+
+
+def test_unknown_phrases_and_nan_presence_give_no_loss_but_keep_the_graph() -> None:
+    logits, mask, known = case()
+    loss = mask_loss(logits, mask, torch.zeros_like(known), CONFIG)
+    scores = torch.randn(2, 3, requires_grad=True)
+    presence = presence_loss(scores, torch.full((2, 3), float("nan")))
+    (loss + presence).backward()
+    assert loss.item() == presence.item() == 0
+    assert scores.grad is not None
+    assert not scores.grad.any()
+
+
+def test_finite_for_extreme_logits_in_bfloat16_autocast() -> None:
+    mask = torch.zeros(1, 2, 4, 4, 4)
+    mask[0, 0, 1, 2, 3] = 1
+    for value in (-3e4, 3e4):
+        logit = torch.full((1, 2, 4, 4, 4), value, dtype=torch.bfloat16, requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = mask_loss([logit], mask, torch.ones(1, 2, dtype=torch.bool), CONFIG)
+            loss = loss + presence_loss(logit.flatten(2).amax(2), torch.tensor([[1.0, 0.0]]))
+        loss.backward()
+        assert loss.dtype == torch.float32
+        assert torch.isfinite(loss)
+        assert logit.grad is not None
+        assert torch.isfinite(logit.grad).all()
+
+
+def test_max_pooling_keeps_a_single_voxel() -> None:
+    mask = torch.zeros(1, 1, 8, 8, 8)
+    mask[0, 0, 5, 2, 7] = 1
+    coarse = pool_target(mask, (2, 4, 4))
+    assert coarse.nonzero().tolist() == [[0, 0, 1, 1, 3]]
+    with pytest.raises(ValueError, match=r"divides the mask's \(8, 8, 8\)"):
+        pool_target(mask, (3, 4, 4))
+
+
+def test_mean_over_samples_does_not_favour_samples_with_many_phrases() -> None:
+    losses = torch.tensor([[1.0, 3.0, 5.0], [10.0, 99.0, 99.0]])
+    counts = torch.tensor([[True, True, True], [True, False, False]])
+    assert mean_over_samples(losses, counts).item() == pytest.approx((3 + 10) / 2)
+
+
+def test_weights_are_checked() -> None:
+    with pytest.raises(ConfigError, match="at least 0"):
+        MaskLossConfig(dice=-1)
+    with pytest.raises(ConfigError, match="level_decay"):
+        MaskLossConfig(level_decay=2)
