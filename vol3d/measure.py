@@ -134,7 +134,6 @@ def diameters(mask_ZYX: Array, grid: Grid) -> Diameters | None:
     if box is None:
         return None
     mask = _cut(mask_ZYX, box) != 0
-    hull_N3 = grid.index_to_mm(_hull_of_faces(mask, (0, 1, 2)))
     axial = next(a for a, code in enumerate(grid.orientation) if code in "SI")
     plane = [a for a in range(3) if a != axial]
     spacing = np.array(grid.spacing_mm)[plane]
@@ -157,7 +156,7 @@ def diameters(mask_ZYX: Array, grid: Grid) -> Diameters | None:
         axial_short_mm=best[1],
         axial_index=best[2] + box[0][axial],
         axial_ends_mm=(_xyz(ends_mm[0]), _xyz(ends_mm[1])),
-        longest_3d_mm=_farthest(hull_N3)[0],
+        longest_3d_mm=_farthest(grid.index_to_mm(_hull_of_faces(mask, (0, 1, 2))))[0],
     )
 
 
