@@ -109,7 +109,7 @@ def scan(path: Path) -> Scan:
     """
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     if not files:
-        raise ReadError(f"expected DICOM files, found no file")
+        raise ReadError("expected DICOM files, found no file")
     left_out: list[tuple[Path, str]] = []
     kept: list[Instance] = []
     for file in files:

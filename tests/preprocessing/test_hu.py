@@ -1,0 +1,120 @@
+"""Which numbers pass as Hounsfield units, and what happens to padding."""
+
+import numpy as np
+import pytest
+
+from preprocessing.hu import pack, to_hu
+from vol3d.errors import UnitError
+from vol3d.types import AIR_HU
+
+RNG = np.random.default_rng(0)
+
+
+def body(air=-1000):
+    """Half air with noise, half soft tissue."""
+    out = RNG.normal(40, 15, (8, 32, 32))
+    out[:, :16] = RNG.normal(air, 12, (8, 16, 32))
+    return np.rint(out).astype(np.int16)
+
+
+def window():
+    """-100 to 155 HU mapped to 0..255, with bone and air at its ends."""
+    out = np.clip(body() + 100, 0, 255)
+    out[0, 20, 20] = 255
+    return out
+
+
+def test_a_ct_passes_untouched():
+    hu = body()
+    out, notes = to_hu(hu.copy(), bits=16, signed=True)
+    np.testing.assert_array_equal(out, hu)
+    assert notes == ()
+
+
+def test_a_knee_without_air_passes_if_stored_signed():
+    out, _ = to_hu(body()[:, 16:], bits=16, signed=True)
+    assert out.min() > -200
+    with pytest.raises(UnitError, match=r"unsigned values with none under -200 \(-?\d+ to \d+\)"):
+        to_hu(body()[:, 16:], bits=16, signed=False)
+
+
+def test_fractional_hu_passes():
+    out, _ = to_hu(body().astype(np.float32) + 0.25, bits=32, signed=True)
+    assert out.dtype == np.float32
+
+
+@pytest.mark.parametrize("code", [-2000, -2048, -3024])
+def test_padding_codes_become_air(code):
+    hu = body()
+    hu[:, :3, :5] = code
+    out, notes = to_hu(hu.copy(), bits=16, signed=True)
+    assert (out[:, :3, :5] == AIR_HU).all()
+    assert notes == (f"padding {code} -> air: 120 voxels",)
+    np.testing.assert_array_equal(out[:, 3:], hu[:, 3:])
+
+
+@pytest.mark.parametrize(
+    ("array", "bits", "signed", "message"),
+    [
+        (window(), 8, False, r"8 bits \(0 to 255\): a windowed export"),
+        (np.clip(body() + 100, 0, 240), 8, True, "8 bits"),
+        (window(), 16, True, "exactly 0 to exactly 255"),
+        (np.clip(body() + 1024, 0, 4095), 16, False, "unsigned values with none under -200"),
+        ((np.clip(body(), -160, 240) / 400).astype(np.float32), 32, True, "normalised"),
+        ((np.clip(body(), 0, 240) / 2.5).astype(np.float32), 32, True, "fractions from 0 to"),
+        (body() - 1024, 16, True, "rescaled twice"),
+        (body() - 1000, 16, True, r"air at -\d+5 instead of about -1000"),
+        (np.full((3, 4, 5), -2000, np.int16), 16, True, "nothing but padding"),
+    ],
+    ids=["8 bit", "8 bit signed", "0..255", "no intercept", "unit", "floats", "twice", "twice 1000", "padding"],
+)
+def test_numbers_that_are_no_hu(array, bits, signed, message):
+    with pytest.raises(UnitError, match=message):
+        to_hu(array.copy(), bits=bits, signed=signed)
+    out, notes = to_hu(array.copy(), bits=bits, signed=signed, assume_hu=True)
+    assert out.shape == array.shape
+    assert notes[0].startswith("assume-hu: ")
+
+
+def test_air_is_judged_outside_padding():
+    hu = body()
+    hu[:, :10] = -2048  # a round field of view: more padding than air
+    to_hu(hu, bits=16, signed=True)
+    hu = body(air=-2024)
+    hu[:, :10] = -3024
+    with pytest.raises(UnitError, match="rescaled twice"):
+        to_hu(hu, bits=16, signed=True)
+
+
+def test_padding_does_not_vouch_for_a_window():
+    """Air that only the padding rule makes is no evidence of HU."""
+    window = np.clip(body() + 100, 0, 254)
+    padding = window == 0
+    with pytest.raises(UnitError, match="windowed export"):
+        to_hu(window, bits=16, signed=False, padding_ZYX=padding)
+
+
+def test_padding_of_the_header_among_tissue():
+    hu = body()
+    hu[2, 20, 20] = 0
+    out, notes = to_hu(hu.copy(), bits=16, signed=True, padding_ZYX=hu == 0)
+    assert out[2, 20, 20] == 0
+    assert "padding of the header kept" in notes[0]
+    hu[:, :2] = 0  # the corners of every slice: a real field of view
+    hu[:, -2:] = 0
+    out, notes = to_hu(hu.copy(), bits=16, signed=True, padding_ZYX=hu == 0)
+    assert (out[:, :2] == AIR_HU).all()
+
+
+def test_assume_hu_is_noted_even_if_nothing_was_wrong():
+    assert to_hu(body(), bits=16, signed=True, assume_hu=True)[1] == ("assume-hu",)
+
+
+def test_pack_keeps_integers_and_falls_back_to_float32():
+    whole = [np.full((2, 2), v, np.float64) for v in (-1024, 3071, 7)]
+    assert pack(whole, (3, 2, 2)).dtype == np.int16
+    for odd in (0.5, 40_000.0, np.nan):
+        out = pack([*whole, np.full((2, 2), odd)], (4, 2, 2))
+        assert out.dtype == np.float32
+        np.testing.assert_array_equal(out[:, 0, 0], np.float32([-1024, 3071, 7, odd]))
+    assert pack(whole, (3, 2, 2), np.float32).dtype == np.float32
