@@ -145,7 +145,7 @@ def test_diameters_of_a_large_organ_are_quick():
     mask = ball(grid, grid.index_to_mm((75.0, 100.0, 125.0)), 140.0)
     start = time.perf_counter()
     sizes = diameters(mask, grid)
-    assert time.perf_counter() - start < 10.0
+    assert time.perf_counter() - start < 20.0
     assert sizes.longest_3d_mm == pytest.approx(280.0, abs=3.0)
 
 
