@@ -26,7 +26,7 @@ from vol3d.volume import Volume
 
 CT_WINDOW_HU = (-160.0, 240.0)
 PET_WINDOW_SUV = (0.0, 8.0)
-FUSION_ALPHA = 0.55
+FUSION_ALPHA = 0.45
 
 Plane = Literal["axial", "coronal", "sagittal"]
 
@@ -169,7 +169,7 @@ def _show_pet(panel: Any, slice_2d: Array, grid: Grid, plane: Plane, fused: bool
     low, high = PET_WINDOW_SUV
     share = np.clip((picture(slice_2d, plane) - low) / (high - low), 0, 1)
     rgba = colormaps["hot"](share)
-    rgba[..., 3] = FUSION_ALPHA * np.minimum(share * 3, 1)  # the CT stays clear where there is no uptake
+    rgba[..., 3] = np.minimum(share * 3, 1) * (FUSION_ALPHA + (0.9 - FUSION_ALPHA) * share)  # no uptake: clear CT
     panel.imshow(rgba, extent=_extent_mm(grid, plane), origin="upper")
 
 
