@@ -26,7 +26,7 @@ class Asker:
         tokens_BPTE, mask_BPT = self.bank.batch([phrases])
         found = predict(
             self.checkpoint.model, entry, tokens_BPTE[0], mask_BPT[0],
-            self.checkpoint.channels, self.checkpoint.patch_size, self.config, device=self.device,
+            self.checkpoint.channels, self.checkpoint.patch_size, self.config, device=self.device, phrases=phrases,
         )  # fmt: skip
         return found.probability_PZYX, found.presence_P
 
