@@ -6,9 +6,8 @@ from matplotlib import colormaps
 from matplotlib.image import imread
 
 from vol3d.errors import GeometryError, Vol3dError
-from vol3d.export.figures import picture, save_overlay_png, save_reliability_png
+from vol3d.export.figures import picture, save_overlay_png
 from vol3d.geometry import Grid
-from vol3d.metrics.findings import reliability
 from vol3d.volume import Volume
 
 GRID = Grid.from_spacing((50, 30, 40), (4.0, 5.0, 6.0), (-117.0, -72.5, -500.0))
@@ -103,8 +102,3 @@ def test_what_cannot_be_drawn_is_refused(tmp_path):
     with pytest.raises(GeometryError, match="mask 'm'"):
         save_overlay_png(tmp_path / "a.png", ct, pet, [("m", marker[1:])])
     assert not (tmp_path / "a.png").exists()
-
-
-def test_calibration_curve_is_drawn(tmp_path):
-    save_reliability_png(tmp_path / "r.png", reliability([1, 0, 1], [0.9, 0.2, 0.6]))
-    assert imread(tmp_path / "r.png").shape[:2] == (450, 450)

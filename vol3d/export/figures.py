@@ -20,7 +20,6 @@ from matplotlib.patheffects import withStroke
 
 from vol3d.errors import GeometryError, Vol3dError
 from vol3d.geometry import Grid
-from vol3d.metrics.findings import Reliability
 from vol3d.types import Array, Zyx
 from vol3d.volume import Volume
 
@@ -98,18 +97,6 @@ def save_overlay_png(
     if title:
         figure.suptitle(title, color="white", fontsize=12)
     figure.savefig(path, dpi=100, facecolor="black", format="png")
-
-
-def save_reliability_png(path: str | Path, curve: Reliability, title: str = "Calibration") -> None:
-    """Observed share against predicted probability; the size of a point grows with its number of cases."""
-    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    panel = figure.subplots()
-    panel.plot([0, 1], [0, 1], color="gray", linewidth=1, linestyle="--")
-    panel.plot(curve.predicted, curve.observed, color="tab:blue")
-    panel.scatter(curve.predicted, curve.observed, s=20 + 180 * curve.count / max(int(curve.count.sum()), 1))
-    panel.set(xlabel="predicted probability", ylabel="share present", xlim=(0, 1), ylim=(0, 1), title=title, aspect=1)
-    figure.savefig(path, dpi=100, format="png")
 
 
 def picture(slice_2d: Array, plane: Plane) -> Array:
