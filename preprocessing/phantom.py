@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from preprocessing.phantom_anatomy import TISSUES, build_anatomy
+from preprocessing.phantom_anatomy import TISSUES
+from preprocessing.phantom_body import build_anatomy
 from preprocessing.phantom_lesions import draw_lesions
 from preprocessing.phantom_report import Facts, write_report
 from preprocessing.phantom_scan import (

@@ -159,18 +159,18 @@ def _find_room(
     taken: list[Lesion],
 ) -> Array | None:
     """A centre whose sphere (all but a thin rim, so that lesions may touch the surface) lies in the place."""
-    boxes = np.array([part.box() for part in anatomy.parts_of(place)])
+    parts = anatomy.parts_of(place)
+    boxes = np.array([part.box() for part in parts])
     low, high = np.clip(boxes[:, 0].min(axis=0), -270, 270), np.clip(boxes[:, 1].max(axis=0), -270, 270)
     centres = rng.uniform(low, high, (400, 3))
     good = inside_view(centres, radius)
     for other in taken:
         apart = np.linalg.norm(centres - np.array(other.shape.centre), axis=1)
         good &= apart > radius + max(other.shape.radii) + 9.0
-    centres = centres[good]
-    centres = centres[anatomy.tissue_at(centres) == label_of(place)] if len(centres) else centres
+    depth = np.max([part.depth((centres[:, 0], centres[:, 1], centres[:, 2])) for part in parts], axis=0)
+    centres = centres[good & (depth > 0.6 * radius)][:50]
     if not len(centres):
         return None
-    centres = centres[:80]
     rim = centres[:, None] + _SPHERE * (0.9 * radius)
     fits = (anatomy.tissue_at(rim.reshape(-1, 3)) == label_of(place)).reshape(len(centres), -1).all(axis=1)
     return centres[fits][0] if fits.any() else None

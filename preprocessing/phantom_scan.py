@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from preprocessing.phantom_anatomy import Anatomy, label_of, paint
+from preprocessing.phantom_anatomy import TORSO_MM, Anatomy, label_of, paint
 from preprocessing.phantom_lesions import PLACES, Lesion
 from preprocessing.phantom_shapes import Lattice, rotation
 from vol3d.errors import ConfigError
@@ -22,9 +22,6 @@ Orientation = Literal["plain", "varied", "oblique", "flipped"]
 
 AXIS_CODES = ("SPL", "SAR", "SAL", "IPL", "SPR", "ASL", "LSP", "PIR")
 """Orders and directions that array axes come in; the first, a DICOM axial series, is the most frequent."""
-
-TORSO_MM = (-236.0, 172.0)
-"""Lower and upper end of the longest field of view, in anatomical mm before scaling."""
 
 F18_HALF_LIFE_S = 6586.2
 OBLIQUE_MARGIN_MM = 20.0
@@ -199,7 +196,7 @@ def is_left_handed(grid: Grid) -> bool:
 
 def share_in_view(anatomy: Anatomy, tissue: str, geometry: Geometry) -> float:
     """Share of a tissue (of its torso-long stretch, if it has no ends) that both images hold."""
-    world = _points_in(anatomy, tissue)
+    world = anatomy.sample(tissue)
     if not len(world):
         return 0.0
     inside = np.ones(len(world), bool)
@@ -223,23 +220,10 @@ def view_for_lesions(anatomy: Anatomy, geometry: Geometry) -> tuple[list[str], C
 
     places = []
     for place in PLACES:
-        z = _points_in(anatomy, place)[:, 2]
+        z = anatomy.sample(place)[:, 2]
         if place not in anatomy.resected and len(z) and ((z > low) & (z < high)).mean() > 0.3:
             places.append(place)
     return places, inside
-
-
-def _points_in(anatomy: Anatomy, tissue: str) -> Array:
-    """World positions [N, 3] of points spread evenly over a tissue's shapes; the same ones for every grid."""
-    parts = anatomy.parts_of(tissue)
-    if not parts:
-        return np.zeros((0, 3))
-    boxes = np.array([part.box() for part in parts])
-    low, high = boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
-    low[2], high[2] = max(low[2], TORSO_MM[0] * anatomy.z_scale), min(high[2], TORSO_MM[1] * anatomy.z_scale)
-    points = np.random.default_rng(0).uniform(low, high, (3000, 3))
-    depth = np.max([part.depth((points[:, 0], points[:, 1], points[:, 2])) for part in parts], axis=0)
-    return anatomy.warp.to_world(points[depth > 0])
 
 
 def scan_ct(

@@ -159,7 +159,7 @@ class Warp:
     def to_world(self, anatomy_N3: Array) -> Array:
         """Inverse of `to_anatomy` by fixed-point iteration (a contraction: the waves are long and low), [N, 3]."""
         world = anatomy_N3 + np.array(self.shift)
-        for _ in range(12):
+        for _ in range(8):
             there = np.stack(self.to_anatomy((world[:, 0], world[:, 1], world[:, 2])), axis=1)
             world = world + anatomy_N3 - there
         return world

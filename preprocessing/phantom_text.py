@@ -8,6 +8,7 @@ training.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import zlib
@@ -180,7 +181,8 @@ def group_by_lesions(queries: list[Query], lesions: list[Lesion]) -> dict[tuple[
     return groups
 
 
-def wordings(query: Query, number: int, limit: int = 10) -> tuple[list[str], list[str]]:
+@functools.cache
+def wordings(query: Query, number: int, limit: int = 10) -> tuple[Words, Words]:
     """Seen and unseen wordings of a query that matches `number` lesions, in an order fixed per query.
 
     One lesion is named in the singular; several, and none, in the plural and in the singular.
@@ -201,7 +203,7 @@ def wordings(query: Query, number: int, limit: int = 10) -> tuple[list[str], lis
     shuffle = random.Random(zlib.crc32(repr((query, number > 1)).encode()))
     shuffle.shuffle(seen)
     shuffle.shuffle(unseen)
-    return seen[:limit], unseen[: max(2, limit // 3)]
+    return tuple(seen[:limit]), tuple(unseen[: max(2, limit // 3)])
 
 
 def _compose(

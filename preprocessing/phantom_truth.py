@@ -133,9 +133,14 @@ def measure_lesion(lesion: Lesion, mask: Array, ct: Volume, pet: Volume | None) 
         share = Volume(mask.astype(np.uint8), ct.grid, "mask").crop(*box).resample_to(pet.grid).array_ZYX
         suv_max = float(pet.array_ZYX[share >= min(0.5, float(share.max()))].max())
     return Measured(
-        id=lesion.id, traits=lesion.traits, diameter_mm=long_axis.axial_long_mm, volume_ml=volume_ml(mask, ct.grid),
-        suv_max=suv_max, slice_number=where.largest, z_mm=where.largest_z_mm,
-    )  # fmt: skip
+        id=lesion.id,
+        traits=lesion.traits,
+        diameter_mm=round(long_axis.axial_long_mm, 1),
+        volume_ml=round(volume_ml(mask, ct.grid), 3),
+        suv_max=None if suv_max is None else round(suv_max, 3),
+        slice_number=where.largest,
+        z_mm=where.largest_z_mm,
+    )
 
 
 def findings_of(measured: list[Measured], in_view: dict[str, float]) -> list[dict[str, Any]]:
@@ -143,9 +148,9 @@ def findings_of(measured: list[Measured], in_view: dict[str, float]) -> list[dic
     out: list[dict[str, Any]] = []
     for lesion in measured:
         organ, side = organ_and_side(lesion.traits.place)
-        numbers = {"diameter_mm": round(lesion.diameter_mm, 1), "volume_ml": round(lesion.volume_ml, 3)}
+        numbers = {"diameter_mm": lesion.diameter_mm, "volume_ml": lesion.volume_ml}
         if lesion.suv_max is not None:
-            numbers["suv_max"] = round(lesion.suv_max, 3)
+            numbers["suv_max"] = lesion.suv_max
         out.append(
             {"id": lesion.id, "name": name_of(lesion.traits), "organ": organ, "side": side, "present": True,
              "size": lesion.traits.size, "density": lesion.traits.density, "uptake": lesion.traits.uptake,

@@ -1,0 +1,412 @@
+"""Phantom studies: the same bytes for a seed, masks where the words say, SUV by hand, too hard for shortcuts."""
+
+import hashlib
+import itertools
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from preprocessing.manifest import Row, read_manifest
+from preprocessing.phantom import PhantomOptions, PhantomStudy, generate_study, split_of, write_phantoms
+from preprocessing.phantom_report import SECTIONS
+from preprocessing.reading import read_image, read_mask
+from vol3d.errors import ConfigError, GeometryError
+from vol3d.types import Array
+
+SMALL = PhantomOptions(ct_spacing_mm=(4.5, 5.5), pet_spacing_mm=((5.0, 5.0, 5.0),))
+TINY = replace(SMALL, ct_spacing_mm=(6.0, 7.0), pet_spacing_mm=((7.0, 7.0, 7.0),), views=("chest", "abdomen"))
+
+
+@pytest.fixture(scope="module")
+def studies() -> list[PhantomStudy]:
+    return [generate_study(i, 5, options=SMALL) for i in range(20)]
+
+
+def centroid(study: PhantomStudy, label: str) -> Array:
+    return study.ct.grid.index_to_mm(np.argwhere(study.masks[label]).mean(axis=0))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+def dice(a: Array, b: Array) -> float:
+    return 2.0 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
+
+
+def present(study: PhantomStudy) -> list[dict]:
+    return [f for f in study.row["findings"] if f["present"]]
+
+
+@pytest.mark.parametrize("file_format", ["nifti", "dicom"])
+def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_studies(tmp_path: Path, file_format: str):
+    calls: list[int] = []
+    write_phantoms(tmp_path / "a", 2, 3, file_format, options=TINY, progress=calls.append)
+    write_phantoms(tmp_path / "b", 1, 3, file_format, options=TINY)
+    write_phantoms(tmp_path / "c", 1, 4, file_format, options=TINY)
+    a, b, c = (digests(tmp_path / name) for name in "abc")
+    assert calls == [1, 2]
+    shared = [name for name in b if name != "manifest.jsonl"]
+    assert len(shared) > 8
+    assert all(a[name] == b[name] for name in shared)
+    lines = [(tmp_path / name / "manifest.jsonl").read_text().splitlines() for name in "ab"]
+    assert lines[0][0] == lines[1][0]
+    assert not set(c.values()) & set(b.values())
+
+
+def test_worker_processes_write_the_same_study(tmp_path: Path):
+    one = write_phantoms(tmp_path / "one", 2, 9, options=TINY)
+    two = write_phantoms(tmp_path / "two", 2, 9, options=TINY, workers=2)
+    assert digests(one.parent) == digests(two.parent)
+
+
+def test_masks_lie_where_the_words_say(studies: list[PhantomStudy]):
+    pairs = 0
+    for study in studies:
+        midline = centroid(study, "spine")[0]
+        for label in study.masks:
+            if label.startswith("left_"):
+                assert centroid(study, label)[0] < midline - 20  # RAS: left is negative x
+                pairs += 1
+            if label.startswith("right_"):
+                assert centroid(study, label)[0] > midline + 20
+        if {"liver", "spleen"} <= set(study.masks):
+            assert centroid(study, "liver")[0] > midline > centroid(study, "spleen")[0]
+        if {"bladder", "liver"} <= set(study.masks):
+            assert centroid(study, "bladder")[2] < centroid(study, "liver")[2] - 80
+        if {"heart", "spine"} <= set(study.masks):
+            assert centroid(study, "heart")[1] > centroid(study, "spine")[1] + 40
+    assert pairs > 20
+
+
+def test_tissues_have_the_hu_and_suv_of_their_kind(studies: list[PhantomStudy]):
+    for study in studies:
+        hu = {label: float(np.median(study.ct.array_ZYX[m])) for label, m in study.masks.items()}
+        assert hu.get("left_lung", -800) < -700
+        assert hu["spine"] > 120
+        assert 45 < hu.get("liver", 60) < 140
+        assert hu.get("bladder", 5) < 25
+        assert study.ct.array_ZYX.dtype == np.int16
+        pet = study.pet
+        assert pet is not None
+        assert pet.array_ZYX.dtype == np.float32
+        assert float(pet.array_ZYX.min()) >= 0
+        resampled = pet.resample_to(study.ct.grid).array_ZYX
+        if "liver" in study.masks and not any(f["organ"] == "liver" for f in present(study)):
+            assert 1.4 < float(np.median(resampled[study.masks["liver"]])) < 2.8
+        if "bladder" in study.masks:
+            assert float(resampled[study.masks["bladder"]].max()) > 4.5
+
+
+def test_lesions_lie_in_their_organ_and_stand_out_as_their_words_say(studies: list[PhantomStudy]):
+    seen = 0
+    for study in studies:
+        assert study.pet is not None
+        resampled = study.pet.resample_to(study.ct.grid).array_ZYX
+        for finding in present(study):
+            mask = study.masks.get(finding["id"])
+            if mask is None:
+                continue
+            seen += 1
+            organ = "_".join(w for w in (finding["side"], finding["organ"]) if w)
+            if organ in study.masks:
+                assert (study.masks[organ] & mask).sum() == mask.sum()
+            else:
+                assert finding["organ"] in ("mediastinum", "soft tissue") or study.row["meta"]["view"] != "torso"
+            numbers = finding["measurements"]
+            assert 0.6 < numbers["volume_ml"] < 35
+            assert numbers["volume_ml"] == pytest.approx(mask.sum() * study.ct.grid.voxel_ml, abs=1e-3)
+            low, high = {"small": (9, 24), "medium": (14, 34), "large": (23, 50)}[finding["size"]]
+            assert low < numbers["diameter_mm"] < high
+            if finding["uptake"] == "avid":
+                assert numbers["suv_max"] > 2.5
+            assert abs(numbers["suv_max"] - float(resampled[mask].max())) < 0.5 * numbers["suv_max"] + 0.3
+    assert seen > 50
+
+
+def test_twins_and_contrasts_occur(studies: list[PhantomStudy]):
+    sides, uptakes = 0, 0
+    for study in studies:
+        for a, b in itertools.combinations(present(study), 2):
+            if a["organ"] == b["organ"]:
+                sides += a["side"] != b["side"] and a["uptake"] == b["uptake"] and a["density"] == b["density"]
+                uptakes += a["side"] == b["side"] and a["uptake"] != b["uptake"]
+    assert sides >= 8
+    assert uptakes >= 8
+
+
+def test_a_phrase_names_one_mask_and_nothing_that_is_absent(studies: list[PhantomStudy]):
+    for study in studies:
+        row, meta = study.row, study.row["meta"]
+        assert [m["label"] for m in row["masks"]] == list(study.masks)
+        said = [p for m in row["masks"] for p in m["phrases"]]
+        unseen = [p for phrases in meta["unseen_phrases"].values() for p in phrases]
+        every = [*said, *unseen, *row["absent"], *meta["unseen_absent"]]
+        assert len(every) == len({" ".join(p.lower().split()) for p in every})
+        assert all(mask.any() for mask in study.masks.values())
+        assert {m["label"] for m in row["masks"]} == set(meta["unseen_phrases"])
+
+
+def test_unseen_wordings_are_never_trained_on(studies: list[PhantomStudy]):
+    def bare(phrase: str) -> str:
+        return phrase.lower().removeprefix("the ")
+
+    rows = [s.row for s in studies]
+    trained = {bare(p) for row in rows for m in row["masks"] for p in m["phrases"]}
+    trained |= {bare(p) for row in rows for p in row["absent"]}
+    held = {bare(p) for row in rows for phrases in row["meta"]["unseen_phrases"].values() for p in phrases}
+    held |= {bare(p) for row in rows for p in row["meta"]["unseen_absent"]}
+    assert len(held) > 150
+    assert not trained & held
+
+
+def test_phrases_hold_all_lesions_they_speak_of(studies: list[PhantomStudy]):
+    """Checked against the findings by another reading of the words than the one that made them."""
+    checked = 0
+    for study in studies:
+        lesions = present(study)
+        unseen = study.row["meta"]["unseen_phrases"]
+        for mask in study.row["masks"]:
+            if not mask["label"].startswith("lesion"):
+                continue
+            for phrase in [*mask["phrases"], *unseen[mask["label"]]]:
+                expected = {f["id"] for f in lesions if speaks_of(phrase, f)}
+                assert expected == set(mask["finding_id"].split("+")), phrase
+                checked += 1
+        for phrase in [*study.row["absent"], *study.row["meta"]["unseen_absent"]]:
+            if "lesion" in phrase or "nod" in phrase or "abnormal" in phrase:
+                assert not any(speaks_of(phrase, f) for f in lesions), phrase
+    assert checked > 500
+
+
+ORGAN_WORDS = {
+    "lung": "lung|pulmonary", "liver": "liver|hepatic", "spleen": "spleen|splenic", "kidney": "kidney|renal",
+    "mediastinum": "mediastin", "spine": r"spine|\bspinal|vertebra|bone|osseous", "soft tissue": r"paraspinal|soft tissue(?! dens)",
+}  # fmt: skip
+
+
+def speaks_of(phrase: str, finding: dict) -> bool:
+    text = phrase.lower().replace("soft-tissue density", "solid")
+    organs = [o for o, words in ORGAN_WORDS.items() if re.search(words, text)]
+    if organs and finding["organ"] not in organs:
+        return False
+    if any(f"{s}" in re.split(r"[\s-]", text) and finding["side"] != s for s in ("left", "right")):
+        return False
+    if re.search(r"non-|without|not fdg|inactive|no fdg", text):
+        if finding["uptake"] != "non-avid":
+            return False
+    elif re.search(r"avid|metabolic|uptake", text) and finding["uptake"] != "avid":
+        return False
+    sizes = {"small": "small", "medium": "medium|moderate", "large": "large"}
+    if any(re.search(words, text) and finding["size"] != size for size, words in sizes.items()):
+        return False
+    text = text.replace("hypoattenuating", "hypodense").replace("low-attenuation", "hypodense")
+    text = text.replace("hyperattenuating", "hyperdense").replace("high-attenuation", "hyperdense")
+    text = text.replace("isoattenuating", "isodense")
+    kinds = ("hypodense", "hyperdense", "isodense", "calcified", "solid", "ground-glass", "lytic", "sclerotic")
+    return not any(kind in text and finding["density"] != kind for kind in kinds)
+
+
+def test_organs_outside_the_field_of_view_are_not_called_absent(studies: list[PhantomStudy]):
+    chest = [s for s in studies if s.row["meta"]["view"] == "chest"]
+    assert chest
+    for study in chest:
+        assert "bladder" not in study.masks
+        assert not [p for p in study.row["absent"] if "bladder" in p or "kidney" in p or "renal" in p]
+
+
+def test_a_resected_organ_is_absent_and_the_other_one_is_not():
+    options = replace(TINY, resections=1.0, views=("torso",))
+    found = set()
+    for index in range(7):
+        study = generate_study(index, 1, options=options)
+        gone = {"spleen", "left kidney", "right kidney", "gallbladder"} & set(study.row["absent"])
+        for organ in gone:
+            assert organ.replace(" ", "_") not in study.masks
+        if "left kidney" in gone:
+            assert "right_kidney" in study.masks
+            assert "The left kidney has been resected." in study.row["report"]["findings"]
+        found |= gone
+    assert len(found) >= 2
+
+
+def test_orientation_changes_the_grid_and_leaves_the_body_where_it_is():
+    options = replace(SMALL, views=("torso",), lesions=(3, 4))
+    for index in range(3):
+        plain, flipped, oblique = (
+            generate_study(index, 2, options=replace(options, orientation=o)) for o in ("plain", "flipped", "oblique")
+        )
+        assert plain.ct.grid.orientation == "SAR"
+        assert flipped.ct.grid.is_axis_aligned
+        assert not oblique.ct.grid.is_axis_aligned
+        labels = [k for k in plain.masks if k.startswith("lesion") or k in ("left_kidney", "right_kidney", "heart")]
+        assert len(labels) >= 5
+        for label in labels:
+            for other in (flipped, oblique):
+                assert np.linalg.norm(centroid(plain, label) - centroid(other, label)) < 2.0, label
+
+    codes = {generate_study(i, 2, options=replace(TINY, orientation="flipped")).ct.grid.orientation for i in range(10)}
+    assert len(codes) >= 4
+
+
+@pytest.fixture(scope="module")
+def dicom(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[PhantomStudy]]:
+    out = tmp_path_factory.mktemp("dicom")
+    options = replace(TINY, orientation="oblique", lesions=(2, 3))
+    write_phantoms(out, 2, 6, "dicom", options=options)
+    return out, [generate_study(i, 6, file_format="dicom", options=options) for i in range(2)]
+
+
+def test_dicom_suv_comes_back_by_the_formula(dicom: tuple[Path, list[PhantomStudy]]):
+    """SUVbw = Bq/ml * weight in g / (dose * 2 ^ (-(series time - injection) / half-life)), PS3.3 C.8.9.1."""
+    out, studies = dicom
+    for study in studies:
+        assert study.pet is not None
+        suv = study.pet.array_ZYX
+        slices = [pydicom.dcmread(p) for p in sorted((out / study.row["pet"]).iterdir())]
+        assert [int(ds.InstanceNumber) for ds in slices] == list(range(1, len(suv) + 1))
+        assert len({ds.RescaleSlope for ds in slices}) > 5
+        for k, ds in enumerate(slices):
+            assert (ds.Units, ds.DecayCorrection) == ("BQML", "START")
+            assert {"ATTN", "DECY"} <= set(ds.CorrectedImage)
+            info = ds.RadiopharmaceuticalInformationSequence[0]
+            start = sum(float(ds.SeriesTime[i : i + 2]) * s for i, s in ((0, 3600), (2, 60), (4, 1)))
+            begun = sum(
+                float(info.RadiopharmaceuticalStartTime[i : i + 2]) * s for i, s in ((0, 3600), (2, 60), (4, 1))
+            )
+            dose = float(info.RadionuclideTotalDose) * 2 ** (-(start - begun) / float(info.RadionuclideHalfLife))
+            bq = ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
+            found = bq * float(ds.PatientWeight) * 1000 / dose
+            np.testing.assert_allclose(found, suv[k], atol=float(suv[k].max()) / 32766 * 0.51 + 1e-6)
+        assert len({ds.AcquisitionTime for ds in slices}) >= 2  # beds: the later ones must not shift the decay
+
+
+def test_dicom_series_are_legal_stacks_in_one_frame_of_reference(dicom: tuple[Path, list[PhantomStudy]]):
+    out, studies = dicom
+    for study in studies:
+        frames, instances = set(), set()
+        for name, volume in (("ct", study.ct), ("pet", study.pet)):
+            assert volume is not None
+            slices = [pydicom.dcmread(p) for p in sorted((out / study.row[name]).iterdir())]
+            row, column = np.array(slices[0].ImageOrientationPatient, float).reshape(2, 3)
+            step = np.diff([np.array(ds.ImagePositionPatient, float) for ds in slices], axis=0)
+            np.testing.assert_allclose(
+                step, np.cross(row, column)[None] * volume.grid.spacing_mm[0] + 0 * step, atol=1e-4
+            )
+            frames |= {ds.FrameOfReferenceUID for ds in slices}
+            instances |= {ds.SOPInstanceUID for ds in slices}
+        assert len(frames) == 1
+        assert len(instances) == study.ct.grid.shape[0] + study.pet.grid.shape[0]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("file_format", ["nifti", "dicom"])
+def test_the_readers_give_back_what_was_generated(tmp_path: Path, file_format: str):
+    manifest = write_phantoms(tmp_path, 2, 8, file_format, options=TINY)  # type: ignore[arg-type]
+    for index, row in enumerate(read_manifest(manifest)):
+        assert isinstance(row, Row), row
+        study = generate_study(index, 8, file_format=file_format, options=TINY)  # type: ignore[arg-type]
+        for name, volume in (("ct", study.ct), ("pet", study.pet)):
+            assert volume is not None
+            reading = read_image(getattr(row, name), name)
+            back, true = reading.volume.to_orientation("SAR"), volume.to_orientation("SAR")
+            assert back.grid.same_as(true.grid, 0.01)
+            tolerance = 0 if name == "ct" else float(true.array_ZYX.max()) / 32766 if file_format == "dicom" else 1e-6
+            np.testing.assert_allclose(back.array_ZYX, true.array_ZYX, atol=tolerance)
+        for mask in row.masks:
+            assert mask.label is not None
+            volume = read_mask(mask.path).volume
+            assert volume.grid.same_as(study.ct.grid, 0.01)
+            np.testing.assert_array_equal(volume.array_ZYX.astype(bool), study.masks[mask.label])
+
+
+def test_a_left_handed_stack_is_refused(tmp_path: Path):
+    from preprocessing.phantom_dicom import Patient, write_ct_series
+
+    study = generate_study(0, 6, file_format="dicom", options=TINY)
+    patient = Patient(study_id=study.study_id, patient_id="x", acquisition=study.acquisition)
+    with pytest.raises(GeometryError, match="right-handed stack"):
+        write_ct_series(tmp_path / "ct", study.ct.flip((0,)), patient)
+
+
+def test_the_report_mentions_every_lesion_and_denies_the_rest(studies: list[PhantomStudy]):
+    denied = 0
+    for study in studies:
+        report = study.row["report"]
+        sections = dict(line.split(": ", 1) for line in report["findings"].splitlines())
+        assert set(SECTIONS) <= set(sections)
+        for finding in present(study):
+            numbers = finding["measurements"]
+            assert re.search(rf"SUVmax {numbers['suv_max']:.1f}|{numbers['suv_max'] + 1e-9:.1f}", report["findings"])
+            lengths = f"{numbers['diameter_mm']:.0f} mm|{numbers['diameter_mm'] / 10:.1f} cm"
+            assert re.search(lengths.replace(".", r"\."), report["findings"]), (lengths, report["findings"])
+            assert finding["name"].lower() in report["impression"].lower()
+        if not any(f["organ"] == "liver" for f in present(study)) and "liver" in study.masks:
+            assert re.search("No focal hepatic|without focal|only partly", sections["Liver"])
+            denied += 1
+        for number, z in re.findall(r"ct slice (\d+), z = (-?[\d.]+) mm", report["findings"]):
+            assert 1 <= int(number) <= study.ct.grid.shape[0]
+            z_range = study.ct.grid.corners_mm()[:, 2]
+            assert z_range.min() - 1 <= float(z) <= z_range.max() + 1
+        json.dumps(study.row)
+    assert denied >= 3
+
+
+def test_ct_only_studies_say_nothing_about_uptake():
+    study = generate_study(1, 3, kind="ct", options=replace(SMALL, lesions=(3, 4)))
+    assert study.pet is None
+    assert "pet" not in study.row
+    text = json.dumps([study.row["masks"], study.row["absent"], study.row["report"], study.row["findings"]])
+    assert not re.search("FDG|SUV|metabolic|avid|suv_max", text)
+    kinds = {generate_study(i, 3, kind="mixed", options=TINY).pet is None for i in range(6)}
+    assert kinds == {True, False}
+
+
+def test_a_threshold_does_not_find_the_lesions(studies: list[PhantomStudy]):
+    """41% of the study's SUVmax finds the bladder and the heart, not what a phrase asks for."""
+    scores, union = [], []
+    for study in studies:
+        assert study.pet is not None
+        lesions = [m for label, m in study.masks.items() if label.startswith("lesion")]
+        hot = study.pet.resample_to(study.ct.grid).array_ZYX >= 0.41 * float(study.pet.array_ZYX.max())
+        scores += [dice(hot, mask) for mask in lesions]
+        union += [dice(np.any(lesions, axis=0), mask) for mask in lesions]
+    assert len(scores) > 80
+    assert np.mean(scores) <= 0.2
+    assert np.mean(union) <= 0.5  # not even all lesions, drawn without a fault, answer the phrases
+
+
+def test_splits_follow_their_shares_in_every_prefix():
+    names = [split_of(i, (0.7, 0.1, 0.2)) for i in range(100)]
+    assert [names.count(s) for s in ("train", "val", "test")] == [70, 10, 20]
+    assert {names[:10].count("train"), names[:10].count("test")} == {7, 2}
+    with pytest.raises(ConfigError, match="sum to 1"):
+        split_of(0, (0.5, 0.1, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        ({"studies": 0}, "studies >= 1"),
+        ({"file_format": "analyze"}, "nifti or dicom"),
+        ({"kind": "mr"}, "petct, ct or mixed"),
+    ],
+)
+def test_wrong_arguments_are_refused(tmp_path: Path, arguments: dict, fragment: str):
+    with pytest.raises(ConfigError, match=fragment):
+        write_phantoms(tmp_path, **{"studies": 1, "seed": 1, **arguments})
+
+
+def test_wrong_options_are_refused():
+    with pytest.raises(ConfigError, match="low <= high"):
+        PhantomOptions(lesions=(3, 1))
+    with pytest.raises(ConfigError, match="at least 1 mm"):
+        PhantomOptions(ct_spacing_mm=(0.1, 2.0))
