@@ -76,8 +76,8 @@ def to_hu(
         The array and what was done to it, in words.
 
     Raises:
-        UnitError: stored in 8 bits, a window of 0 to 255, fractions of one sign or within 1, unsigned without air, or
-            air far under -1000.
+        UnitError: stored in 8 bits, a window of 0 to 255, fractions of one sign or within 1, without its intercept,
+            unsigned without air, or air far under -1000.
     """
     notes: list[str] = []
     void = np.zeros(array_ZYX.shape, bool)
@@ -119,6 +119,8 @@ def _unlike_hu(array_ZYX: Array, void_ZYX: Array, bits: int, signed: bool) -> st
             f"unsigned values with none under {HIGHEST_AIR_HU} ({lowest:g} to {highest:g}): a windowed export, or a "
             f"CT without its intercept"
         )
+    if lowest >= 0 and ((values > 924) & (values < 1224)).mean() > 0.1:
+        return f"no negative value ({lowest:g} to {highest:g}) and tissue at 1024: a CT without its intercept"
     mode = _air_mode(values)
     if mode is not None and mode < LOWEST_AIR_MODE_HU:
         return (

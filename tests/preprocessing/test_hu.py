@@ -62,11 +62,23 @@ def test_padding_codes_become_air(code):
         (np.clip(body() + 1024, 0, 4095), 16, False, "unsigned values with none under -200"),
         ((np.clip(body(), -160, 240) / 400).astype(np.float32), 32, True, "normalised"),
         ((np.clip(body(), 0, 240) / 2.5).astype(np.float32), 32, True, "fractions from 0 to"),
+        (np.clip(body() + 1024, 0, 4095), 16, True, "tissue at 1024: a CT without its intercept"),
         (body() - 1024, 16, True, "rescaled twice"),
         (body() - 1000, 16, True, r"air at -\d+5 instead of about -1000"),
         (np.full((3, 4, 5), -2000, np.int16), 16, True, "nothing but padding"),
     ],
-    ids=["8 bit", "8 bit signed", "0..255", "no intercept", "unit", "floats", "twice", "twice 1000", "padding"],
+    ids=[
+        "8 bit",
+        "8 bit signed",
+        "0..255",
+        "no intercept",
+        "unit",
+        "floats",
+        "signed",
+        "twice",
+        "twice 1000",
+        "padding",
+    ],
 )
 def test_numbers_that_are_no_hu(array, bits, signed, message):
     with pytest.raises(UnitError, match=message):

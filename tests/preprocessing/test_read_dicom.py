@@ -329,6 +329,13 @@ def test_file_named_as_dicom_that_is_none(tmp_path, content):
         read_image(folder, "ct")
 
 
+def test_link_to_nothing(tmp_path):
+    folder = save(tmp_path, ct_series(ct_hu(4)))
+    (folder / "004.dcm").symlink_to("annexed/object")
+    with pytest.raises(ReadError, match=r"004\.dcm: No such file"):
+        read_image(folder, "ct")
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_random_damage_never_escapes_as_another_error(tmp_path, seed):
     """Bytes of one header overwritten at random: the volume comes back right in shape, or a ReadError does."""
@@ -357,6 +364,7 @@ def test_random_damage_never_escapes_as_another_error(tmp_path, seed):
         ({"RescaleIntercept": None}, UnitError, "RescaleIntercept"),
         ({"RescaleSlope": 0}, UnitError, "other than 0"),
         ({"RescaleType": "OD"}, UnitError, "RescaleType HU, found OD"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, ReadError, "MONOCHROME1 or 2, found PALETTE COLOR"),
         ({"SamplesPerPixel": 3}, ReadError, "one sample per pixel, found 3"),
         ({"ModalityLUTSequence": Sequence([Dataset()])}, UnitError, "modality lookup table"),
     ],

@@ -83,6 +83,9 @@ def _frames(instance: Instance) -> Iterable[Frame]:
     samples = int(numbers(header, "SamplesPerPixel", 1, where)[0])
     if samples != 1:
         raise ReadError(f"{where}: expected one sample per pixel, found {samples}: a colour picture, not an image")
+    colours = str(header.get("PhotometricInterpretation") or "").strip().upper()
+    if colours not in ("MONOCHROME1", "MONOCHROME2"):  # the first only inverts the display
+        raise ReadError(f"{where}: expected PhotometricInterpretation MONOCHROME1 or 2, found {colours or 'nothing'}")
     if "ModalityLUTSequence" in header:
         raise UnitError(f"{where}: expected a rescale slope and intercept, found a modality lookup table: not read")
     if "PerFrameFunctionalGroupsSequence" in header:

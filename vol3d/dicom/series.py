@@ -51,12 +51,13 @@ _CLASSES: dict[str, str] = {
 }
 _USED = (
     "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "InstanceNumber", "NumberOfFrames",
-    "SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PixelSpacing",
-    "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept", "RescaleType",
-    "PixelPaddingValue", "PixelPaddingRangeLimit", "LossyImageCompression", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", "Units", "SUVType", "DecayCorrection", "PatientWeight", "SeriesDate",
-    "SeriesTime", "CorrectedImage", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "FrameReferenceTime",
-    "ActualFrameDuration", "TimezoneOffsetFromUTC", "RadiopharmaceuticalInformationSequence",
+    "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored",
+    "PixelRepresentation", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope",
+    "RescaleIntercept", "RescaleType", "PixelPaddingValue", "PixelPaddingRangeLimit", "LossyImageCompression",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "Units", "SUVType", "DecayCorrection",
+    "PatientWeight", "SeriesDate", "SeriesTime", "CorrectedImage", "AcquisitionDate", "AcquisitionTime",
+    "AcquisitionDateTime", "FrameReferenceTime", "ActualFrameDuration", "TimezoneOffsetFromUTC",
+    "RadiopharmaceuticalInformationSequence",
 )  # fmt: skip
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _PIXEL_TAGS = ((0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x7FE0, 0x0010))
@@ -107,13 +108,16 @@ def scan(path: Path) -> Scan:
     Raises:
         ReadError: nothing there; a dataset without preamble and file meta; a file named as DICOM that is none.
     """
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if not p.is_dir())
     if not files:
         raise ReadError("expected DICOM files, found no file")
     left_out: list[tuple[Path, str]] = []
     kept: list[Instance] = []
     for file in files:
-        found = _read_instance(file)
+        try:
+            found = _read_instance(file)
+        except OSError as error:  # no permission, or a link to a file that was never fetched
+            raise ReadError(f"expected readable files, found {file.name}: {error.strerror}") from error
         if isinstance(found, str):
             left_out.append((file, found))
         else:
