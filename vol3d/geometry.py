@@ -182,7 +182,11 @@ class Grid:
         inside = np.ones(other.shape, dtype=bool)
         z, y, x = np.ogrid[tuple(slice(n) for n in other.shape)]
         for row, size in zip(index_map[:3].astype(np.float32), self.shape, strict=True):
-            index = row[0] * z + (row[1] * y + (row[2] * x + row[3]))
+            reach = np.abs(row[:3]) * other.shape
+            index = row[3]
+            for step, along, moved in zip(row[:3], (z, y, x), reach, strict=True):
+                if moved > 1e-4:  # aligned grids need one axis only, and then no 3D arithmetic
+                    index = index + step * along
             inside &= (index >= -0.5) & (index <= size - 0.5)
         return inside
 
