@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from vol3d.errors import ConfigError
 from vol3d.tasks.losses import MaskLossConfig, level_loss, mask_loss, mean_over_samples, pool_target, presence_loss
@@ -30,9 +30,9 @@ def naive(logits: list[Tensor], mask: Tensor, known: Tensor, config: MaskLossCon
             total = torch.tensor(0.0)
             for level, logit in enumerate(logits):
                 window = [n // m for n, m in zip(mask.shape[2:], logit.shape[2:], strict=True)]
-                target = F.max_pool3d(mask[b : b + 1, p].float(), window)[0]
+                target = functional.max_pool3d(mask[b : b + 1, p].float(), window)[0]
                 x, s = logit[b, p], torch.sigmoid(logit[b, p])
-                value = config.bce * F.binary_cross_entropy_with_logits(x, target)
+                value = config.bce * functional.binary_cross_entropy_with_logits(x, target)
                 if target.any():
                     value = value + config.dice * (1 - 2 * (s * target).sum() / (s.sum() + target.sum()))
                 else:

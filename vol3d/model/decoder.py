@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import StackedConvBlocks
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vol3d.model.encoder import BLOCK, EncoderConfig, drop_aliases, run
 from vol3d.model.fusion import ContextualGate, GatedFusion, TextAdapter, to_volume, to_voxels
@@ -34,7 +34,8 @@ class ImageDecoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, *, checkpointing: bool = False) -> None:
         super().__init__()
-        assert config.strides is not None and config.kernel_sizes is not None
+        assert config.strides is not None
+        assert config.kernel_sizes is not None
         self.checkpointing = checkpointing
         ups, stages = [], []
         for level in range(len(config.features) - 1):
@@ -106,22 +107,19 @@ class SharedGrounding(nn.Module):
         super().__init__()
         self.levels = levels
         self.total_strides = config.total_strides
-        coarse, fine = levels
         self.text = TextAdapter(text_width, width)
         self.lateral = nn.ModuleList([nn.Conv3d(config.features[n] + in_channels, width, 1) for n in levels])
         self.fuse = nn.ModuleList([GatedFusion(width, width, width, heads) for _ in levels])
-        self.mix = nn.ModuleList([Mix(width) for _ in levels])
-        self.score = nn.ModuleList([nn.Linear(width, 1) for _ in levels])
-        for score in self.score:
-            nn.init.constant_(score.bias, EMPTY_LOGIT if score is self.score[0] else 0.0)
-        self.sizes = [n for level in reversed(range(fine)) for n in (1, config.features[level], in_channels)]
+        self.mix = nn.ModuleList([Mix(width, width, 3), Mix(width, width // 2, 1)])
+        self.score = nn.ModuleList([_score(width, EMPTY_LOGIT), _score(width, 0.0)])
+        self.sizes = [n for level in reversed(range(levels[1])) for n in (1, config.features[level], in_channels)]
         self.weights = nn.Sequential(nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, sum(self.sizes)))
         self.presence = PresenceHead(width, width, width, width)
 
     def prepare(self, features: Sequence[Tensor], image_BCZYX: Tensor) -> list[Tensor]:
-        """The phrase-independent part: laterals at `levels`; then per finer level, coarse to fine, features and image."""
+        """What no phrase changes: laterals at `levels`; then, per finer level, coarse to fine, features and image."""
         images = [
-            F.avg_pool3d(image_BCZYX, stride) if level else image_BCZYX
+            functional.avg_pool3d(image_BCZYX, stride) if level else image_BCZYX
             for level, stride in enumerate(self.total_strides[: self.levels[0] + 1])
         ]
         prepared = [
@@ -137,28 +135,23 @@ class SharedGrounding(nn.Module):
         phrases = tokens_BPTE.shape[1]
         mask_BT = mask_BPT.flatten(0, 1)
         tokens_BTD, text_BD = self.text(tokens_BPTE.flatten(0, 1), mask_BT)
-        x, logits, context_BD = None, [], text_BD
-        for level, (fuse, mix, score) in enumerate(zip(self.fuse, self.mix, self.score, strict=True)):
-            lateral = prepared[level].repeat_interleave(phrases, dim=0)
-            x = lateral if x is None else lateral + upsample(x, lateral)
-            x = mix(fuse(x, tokens_BTD, mask_BT))
-            voxels_BND = to_voxels(x)
-            logit = to_volume(score(voxels_BND), x)
-            logits.insert(0, logit + upsample(logits[0], logit) if logits else logit)
-            if level == 0:
-                context_BD = voxels_BND.mean(1)
-        logit_BN = logits[0].flatten(1)
-        pooled_BD = attention_pool(logit_BN, voxels_BND)
-        presence = self.presence(logit_BN, voxels_BND, context_BD, text_BD)
-        weights = self.weights(torch.cat([pooled_BD, context_BD, text_BD], dim=1)).unflatten(0, (-1, phrases))
-        logits = [x.unflatten(0, (-1, phrases)).squeeze(2) for x in logits]
-        parts = iter(weights.split(self.sizes, dim=-1))
-        for fine, image in zip(prepared[len(self.levels) :: 2], prepared[len(self.levels) + 1 :: 2], strict=True):
-            dot_BPN = torch.baddbmm(next(parts), next(parts), fine.flatten(2))
-            dot_BPN = torch.baddbmm(dot_BPN, next(parts), image.flatten(2).to(fine.dtype))
-            dot = dot_BPN.unflatten(2, fine.shape[2:])
-            logits.insert(0, dot + upsample(logits[0], dot))
+        laterals = [x.repeat_interleave(phrases, dim=0) for x in prepared[: len(self.levels)]]
+        x = self._meet(0, laterals[0], tokens_BTD, mask_BT)
+        context_BD = to_voxels(x).mean(1)
+        coarse = to_volume(self.score[0](to_voxels(x)), x)
+        x = self._meet(1, laterals[1] + upsample(x, laterals[1]), tokens_BTD, mask_BT)
+        voxels_BND = to_voxels(x)
+        logit = to_volume(self.score[1](voxels_BND), x) + upsample(coarse, x)
+        presence = self.presence(logit.flatten(1), voxels_BND, context_BD, text_BD)
+        kind_BD = torch.cat([attention_pool(logit.flatten(1), voxels_BND), context_BD, text_BD], dim=1)
+        weights = self.weights(kind_BD).unflatten(0, (-1, phrases)).split(self.sizes, dim=-1)
+        logits = [y.unflatten(0, (-1, phrases)).squeeze(2) for y in (logit, coarse)]
+        for n, (fine, image) in enumerate(zip(prepared[2::2], prepared[3::2], strict=True)):
+            logits.insert(0, refine(logits[0], fine, image, *weights[3 * n : 3 * n + 3]))
         return Output(logits, presence.unflatten(0, (-1, phrases)))
+
+    def _meet(self, level: int, x: Tensor, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        return self.mix[level](self.fuse[level](x, tokens_BTD, mask_BT))
 
 
 class ContextualGrounding(nn.Module):
@@ -171,6 +164,8 @@ class ContextualGrounding(nn.Module):
         self.decoder = ImageDecoder(config, checkpointing=checkpointing)
         self.score = nn.ModuleList([nn.Conv3d(channels, 1, 1) for channels in config.features[:-1]])
         for score in self.score:
+            assert isinstance(score, nn.Conv3d)
+            assert score.bias is not None
             nn.init.constant_(score.bias, EMPTY_LOGIT)
         self.presence = PresenceHead(config.features[-2], config.features[-1], width, width)
 
@@ -197,16 +192,30 @@ class Mix(nn.Module):
     No instance normalisation here: it would subtract the very shift by which words mark a field of view.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, hidden: int, second_kernel: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.first = nn.Conv3d(channels, channels, 3, padding=1)
-        self.second = nn.Conv3d(channels, channels, 3, padding=1)
+        self.first = nn.Conv3d(channels, hidden, 3, padding=1)
+        self.second = nn.Conv3d(hidden, channels, second_kernel, padding=second_kernel // 2)
 
     def forward(self, x_BCZYX: Tensor) -> Tensor:
         """Same shape."""
         normed = to_volume(self.norm(to_voxels(x_BCZYX)), x_BCZYX)
-        return x_BCZYX + self.second(F.gelu(self.first(normed)))
+        return x_BCZYX + self.second(functional.gelu(self.first(normed)))
+
+
+def refine(
+    logit_BPZYX: Tensor, fine_BCZYX: Tensor, image_BCZYX: Tensor, bias_BP1: Tensor, fine_BPC: Tensor, image_BPC: Tensor
+) -> Tensor:
+    """The next finer logit: the coarser one upsampled, plus each phrase's weighting of features and image.
+
+    All sums go into one buffer; this is the only work a phrase does at full resolution.
+    """
+    shape, kind = fine_BCZYX.shape[2:], fine_BCZYX.dtype
+    logit_BPN = upsample(logit_BPZYX + bias_BP1[..., None, None], fine_BCZYX).to(kind).flatten(2)
+    logit_BPN.baddbmm_(fine_BPC.to(kind), fine_BCZYX.flatten(2))
+    logit_BPN.baddbmm_(image_BPC.to(kind), image_BCZYX.flatten(2).to(kind))
+    return logit_BPN.unflatten(2, shape)
 
 
 def attention_pool(logit_BN: Tensor, features_BNC: Tensor) -> Tensor:
@@ -217,4 +226,10 @@ def attention_pool(logit_BN: Tensor, features_BNC: Tensor) -> Tensor:
 
 def upsample(x: Tensor, like: Tensor) -> Tensor:
     """Trilinear, to the spatial size of `like`."""
-    return F.interpolate(x, size=like.shape[2:], mode="trilinear", align_corners=False)
+    return functional.interpolate(x, size=like.shape[2:], mode="trilinear", align_corners=False)
+
+
+def _score(channels: int, bias: float) -> nn.Linear:
+    score = nn.Linear(channels, 1)
+    nn.init.constant_(score.bias, bias)
+    return score

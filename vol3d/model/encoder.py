@@ -10,6 +10,7 @@ import torch
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from vol3d.errors import ConfigError
@@ -109,12 +110,19 @@ def check_divisible(size_ZYX: tuple[int, ...], config: EncoderConfig) -> None:
 class InstanceNorm(nn.GroupNorm):
     """Instance normalisation with scale and shift, as one group per channel.
 
-    The numbers are those of `nn.InstanceNorm3d`, but it keeps channels-last tensors as they are: a convolution with
-    its normalisation takes half the time on a CPU (`docs/decisions`).
+    The numbers are those of `nn.InstanceNorm3d`, but on a CPU it keeps channels-last tensors as they are, and a
+    convolution with its normalisation takes half the time. On CUDA autocast would run it in float32, so there it is
+    instance normalisation proper.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(channels, channels, eps)
+
+    def forward(self, x_BCZYX: Tensor) -> Tensor:
+        """Same shape."""
+        if x_BCZYX.device.type == "cpu":
+            return super().forward(x_BCZYX)
+        return functional.instance_norm(x_BCZYX, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
 BLOCK: dict[str, Any] = {

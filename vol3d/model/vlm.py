@@ -32,8 +32,8 @@ class ModelConfig:
     """`shared`: one decode per image, cheap per phrase. `contextual`: one decode per phrase (ConTEXTual Net 3D)."""
     width: int = 48
     """Channels of text and phrase features in the fusion."""
-    heads: int = 4
-    """Attention heads of `shared`; `contextual` has one, as published."""
+    heads: int = 2
+    """Attention heads of `shared`, each adding to the cost of a phrase; `contextual` has one, as published."""
     fusion_levels: tuple[int, int] | None = None
     """Encoder stages (0 is full resolution) at which `shared` lets voxels attend to tokens, coarser first; null: (3, 2)
     or, with fewer stages, the two coarsest."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from vol3d.errors import ConfigError
 
@@ -67,7 +67,7 @@ def level_loss(logit_BPZYX: Tensor, target_BPZYX: Tensor, full_ZYX: Sequence[int
         logit_BPN, target_BPN = logit_BPZYX.float().flatten(2), target_BPZYX.float().flatten(2)
         probability_BPN = torch.sigmoid(logit_BPN)
         voxels = logit_BPN.shape[2]
-        bce = (F.softplus(logit_BPN).sum(2) - (logit_BPN * target_BPN).sum(2)) / voxels
+        bce = (functional.softplus(logit_BPN).sum(2) - (logit_BPN * target_BPN).sum(2)) / voxels
         overlap, size = (probability_BPN * target_BPN).sum(2), target_BPN.sum(2)
         volume = probability_BPN.sum(2)
         dice = 1 - (2 * overlap + _SMOOTH) / (volume + size + _SMOOTH)
@@ -81,7 +81,7 @@ def presence_loss(presence_BP: Tensor, present_BP: Tensor) -> Tensor:
     """BCE on the presence logits, a scalar; nan in `present_BP` gives no loss."""
     with torch.autocast(presence_BP.device.type, enabled=False):
         target_BP = torch.nan_to_num(present_BP.float())
-        losses_BP = F.binary_cross_entropy_with_logits(presence_BP.float(), target_BP, reduction="none")
+        losses_BP = functional.binary_cross_entropy_with_logits(presence_BP.float(), target_BP, reduction="none")
     return mean_over_samples(losses_BP, ~torch.isnan(present_BP))
 
 
@@ -99,4 +99,4 @@ def pool_target(target_BPZYX: Tensor, size_ZYX: Sequence[int]) -> Tensor:
     if any(n % m for n, m in zip(full, size_ZYX, strict=True)):
         raise ValueError(f"expected logits whose size divides the mask's {tuple(full)}, found {tuple(size_ZYX)}")
     window = [n // m for n, m in zip(full, size_ZYX, strict=True)]
-    return F.max_pool3d(target_BPZYX, window)
+    return functional.max_pool3d(target_BPZYX, window)
