@@ -34,6 +34,7 @@ CONFIG = {
         "batch_size": 2,
         "optim": {"learning_rate": 5e-3, "warmup_steps": 2},
         "checkpoint_every": 2,
+        "precision": "fp32",
     },
 }
 

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -208,6 +209,22 @@ def test_bf16_runs(cache, tmp_path):
     result = train(job.config(precision="bf16", steps=2, deepspeed="zero1"), cache.root, tmp_path / "run")
     assert 0 < result.loss < 10
     assert {v.dtype for v in weights(tmp_path / "run").values()} == {torch.float32}
+
+
+def test_auto_precision_is_settled_once(cache, tmp_path, monkeypatch):
+    def precision_of(out):
+        return json.loads((out / "run.json").read_text())["precision"]
+
+    out, settings = tmp_path / "run", {"precision": "auto", "steps": 2, "checkpoint_every": 1}
+    monkeypatch.setattr(job.loop.ranks, "multiplies_bf16", lambda: True)
+    train(job.config(**settings), cache.root, out)
+    assert precision_of(out) == "bf16"
+    shutil.rmtree(out / "checkpoints/step-000002")
+    monkeypatch.setattr(job.loop.ranks, "multiplies_bf16", lambda: False)
+    train(job.config(**settings), cache.root, out, resume="auto")
+    assert precision_of(out) == "bf16"
+    train(job.config(**settings), cache.root, tmp_path / "other")
+    assert precision_of(tmp_path / "other") == "fp32"
 
 
 def test_init_takes_weights_and_says_what_did_not_fit(straight, cache, tmp_path, caplog):

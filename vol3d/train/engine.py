@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -107,10 +107,10 @@ class Engine:
         micro_batch: int,
         accumulation: int = 1,
         clip: float = 0.0,
-        precision: str = "fp32",
+        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         self.stage = int(deepspeed_file.get("zero_optimization", {}).get("stage", 0))
-        self.clip, self.accumulation = clip, accumulation
+        self.clip, self.accumulation, self.precision = clip, accumulation, precision
         self._probe = torch.zeros((), device=ranks.device())
         for parameter in model.parameters():
             if parameter.requires_grad:

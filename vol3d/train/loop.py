@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from vol3d.train.dry_run import try_one
 from vol3d.train.engine import Engine, StepResult, read_deepspeed_file
 from vol3d.train.optim import build_optimizer, learning_rate
 from vol3d.train.run_config import RunConfig
-from vol3d.train.run_folder import LoopState, RunFolder, read_average, read_state
+from vol3d.train.run_folder import LoopState, RunFolder, check_state, read_average, read_state
 from vol3d.train.run_log import RunLog
 
 log = logging.getLogger("vol3d")
@@ -109,6 +109,8 @@ def train(
     torch.manual_seed(config.seed)
     model = VisionLanguageModel(model_config)
     newest = folder.newest() if resume == "auto" and not dry_run else None
+    state = read_state(newest) if newest is not None else None
+    precision = state.precision if state is not None else choose_precision(settings.precision, place.rank)
     if init is not None and newest is None:
         _report_init(start_from(model, init), init, place.rank)
     # A plain copy that DeepSpeed never touches: it holds the averaged weights, and is what is validated and saved.
@@ -121,7 +123,7 @@ def train(
         micro_batch=micro_batch,
         accumulation=settings.accumulation,
         clip=settings.clip,
-        precision=settings.precision,
+        precision=precision,
     )
     try:
         if dry_run:
@@ -129,8 +131,8 @@ def train(
             loss, sizes = try_one(engine, dataset, model_config, config, place)
             return TrainResult(folder.root, 0, loss, figures=sizes)
         run = _Run(config, cache, folder, place, engine, plain)
-        if newest is not None:
-            run.resume(newest)
+        if newest is not None and state is not None:
+            run.resume(newest, state)
         if place.rank == 0:
             folder.begin(config, run.facts(), run.state.step)
         return run.go(dataset, _fill_bank(dataset, model_config, place), micro_batch, validate)
@@ -167,11 +169,18 @@ class _Run:
     ) -> None:
         self.config, self.cache, self.folder, self.place = config, cache, folder, place
         self.engine, self.plain = engine, plain
-        self.state = LoopState(step=0, ranks=place.world, stage=engine.stage, fingerprint=cache.fingerprint())
+        self.state = LoopState(
+            step=0,
+            ranks=place.world,
+            stage=engine.stage,
+            precision=engine.precision,
+            fingerprint=cache.fingerprint(),
+        )
 
-    def resume(self, checkpoint: Path) -> None:
+    def resume(self, checkpoint: Path, state: LoopState) -> None:
         """Puts everything back to where `checkpoint` was written."""
-        self.state = read_state(checkpoint, self.place.world, self.engine.stage, self.state.fingerprint)
+        check_state(state, checkpoint, self.place.world, self.engine.stage, self.state.fingerprint)
+        self.state = state
         self.engine.load(checkpoint)
         if self.plain is not None and self.config.train.ema_decay is not None:
             self.plain.load_state_dict(read_average(checkpoint))
@@ -190,6 +199,7 @@ class _Run:
             },
             "ranks": self.place.world,
             "zero_stage": self.engine.stage,
+            "precision": self.engine.precision,
             "device": str(ranks.device()),
             "threads": torch.get_num_threads(),
         }
@@ -246,7 +256,7 @@ class _Run:
             last or bool(settings.validate_every and done % settings.validate_every == 0)
         )
         saved = last or done % settings.checkpoint_every == 0
-        self.state = _moved(self.state, done)
+        self.state = replace(self.state, step=done)
         if not judged and not saved:
             return
         if settings.ema_decay is None:
@@ -265,7 +275,7 @@ class _Run:
             raise ConfigError(f"expected train.best_metric among {', '.join(metrics)}, found {name!r}")
         run_log.validated(self.state.step, metrics)
         if metrics[name] == metrics[name] and (best is None or metrics[name] > best[name]):
-            self.state = _moved(self.state, self.state.step, best={"step": self.state.step, **metrics})
+            self.state = replace(self.state, best={"step": self.state.step, **metrics})
             self._write_model("best", metrics)
 
     def _save(self) -> None:
@@ -298,10 +308,14 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
 
 
-def _moved(state: LoopState, step: int, best: dict[str, Any] | None = None) -> LoopState:
-    return LoopState(
-        step=step, ranks=state.ranks, stage=state.stage, fingerprint=state.fingerprint, best=best or state.best
-    )
+def choose_precision(asked: Literal["auto", "fp32", "bf16"], rank: int) -> Literal["fp32", "bf16"]:
+    """What ``auto`` means on these machines."""
+    native = ranks.multiplies_bf16()
+    if asked == "bf16" and not native and rank == 0:
+        log.warning("bf16 is emulated on this hardware and slower than fp32; consider train.precision: auto")
+    if asked == "auto":
+        return "bf16" if native else "fp32"
+    return asked
 
 
 @torch.no_grad()

@@ -26,8 +26,9 @@ class TrainConfig:
     """Optimizer and learning rate."""
     clip: float = 1.0
     """Largest global gradient norm; 0 leaves gradients as they are. nnU-Net's SGD uses 12."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """``bf16`` is autocast: weights, gradients and optimizer stay fp32."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``bf16`` is autocast: weights, gradients and optimizer stay fp32. ``auto`` takes it where the hardware multiplies
+    bf16 (a CPU without it needs three times as long as with fp32); a resumed run keeps what it began with."""
     deepspeed: str = "zero0"
     """A file of `configs/deepspeed` (``zero0`` to ``zero3``) or a path to a DeepSpeed JSON of the same kind."""
     ema_decay: float | None = None

@@ -18,7 +18,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from safetensors.torch import load_file, save_file
@@ -49,6 +49,8 @@ class LoopState:
     ranks: int
     stage: int
     """ZeRO stage; with `ranks` it decides which shards there are."""
+    precision: Literal["fp32", "bf16"]
+    """What ``auto`` came to."""
     fingerprint: str
     """Of the training data."""
     best: dict[str, Any] | None = None
@@ -120,18 +122,25 @@ class RunFolder:
             shutil.rmtree(old)
 
 
-def read_state(folder: Path, ranks: int, stage: int, fingerprint: str) -> LoopState:
-    """The loop state of a checkpoint, if it fits this run.
+def read_state(folder: Path) -> LoopState:
+    """The loop state of a checkpoint.
 
     Raises:
-        CheckpointError: damaged, or of another number of ranks, ZeRO stage or data.
+        CheckpointError: it is damaged.
     """
+    path = folder / "loop.json"
     try:
-        state = LoopState(**json.loads((folder / "loop.json").read_text()))
+        return LoopState(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder / 'loop.json'} is damaged ({error}); remove {folder} and resume again"
-        ) from None
+        raise CheckpointError(f"{path} is damaged ({error}); remove {folder} and resume again") from None
+
+
+def check_state(state: LoopState, folder: Path, ranks: int, stage: int, fingerprint: str) -> None:
+    """Refuses a checkpoint that this run cannot go on from.
+
+    Raises:
+        CheckpointError: it is of another number of ranks, ZeRO stage or data.
+    """
     if (state.ranks, state.stage) != (ranks, stage):
         raise CheckpointError(
             f"expected to resume {folder} with {state.ranks} ranks at ZeRO {state.stage}, found {ranks} at {stage}; "
@@ -142,7 +151,6 @@ def read_state(folder: Path, ranks: int, stage: int, fingerprint: str) -> LoopSt
             f"expected training data {state.fingerprint} as {folder} was made with, found {fingerprint}; "
             f"restore the cache, or start another --out with --init"
         )
-    return state
 
 
 def read_average(folder: Path) -> dict[str, Tensor]:
