@@ -138,7 +138,12 @@ def test_shards_are_verified_and_never_executed(place, tmp_path):
     Path(f"{shard}.sha256").write_text(hashlib.sha256(shard.read_bytes()).hexdigest())
     with pytest.raises(CheckpointError, match="more than tensors"):
         job.build(2, place).load(tmp_path)
-    shard.unlink()
+    weights = tmp_path / "deepspeed/mp_rank_00_model_states.pt"
+    torch.save({"module": {}, "dp_world_size": 1}, weights)
+    Path(f"{weights}.sha256").write_text(hashlib.sha256(weights.read_bytes()).hexdigest())
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        job.build(2, place).load(tmp_path)
+    weights.unlink()
     with pytest.raises(CheckpointError, match="found none"):
         job.build(2, place).load(tmp_path)
 

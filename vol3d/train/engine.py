@@ -233,9 +233,14 @@ class Engine:
         """Reads what `save` wrote, for the same number of ranks and ZeRO stage. All ranks must call it.
 
         Raises:
-            CheckpointError: a file is missing, damaged, or holds anything but tensors and plain values.
+            CheckpointError: a file is missing, damaged, of another model, or holds more than tensors and plain values.
         """
-        path, _ = self._engine.load_checkpoint(str(folder), tag=SHARDS)
+        try:
+            path, _ = self._engine.load_checkpoint(str(folder), tag=SHARDS)
+        except RuntimeError as error:  # torch's word for tensors that do not fit
+            raise CheckpointError(
+                f"{folder} does not fit this model: {error}; resume with the version it was made with"
+            ) from error
         if path is None:
             raise CheckpointError(f"expected DeepSpeed's files in {folder / SHARDS}, found none; remove {folder}")
 
