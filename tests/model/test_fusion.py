@@ -11,13 +11,13 @@ from vol3d.model.fusion import ContextualGate, CrossAttention, GatedFusion, Text
 def naive(attention: CrossAttention, voxels_NC: Tensor, tokens_TE: Tensor) -> Tensor:
     """One phrase, no padding, one head after the other."""
     keys, values = torch.cat([attention.null_key_value[None], attention.key_value(tokens_TE)]).chunk(2, dim=-1)
-    queries, width = attention.query(voxels_NC), keys.shape[1] // attention.heads
-    heads = []
+    width, result = keys.shape[1] // attention.heads, attention.bias
     for h in range(attention.heads):
         part = slice(h * width, (h + 1) * width)
-        weight = torch.softmax(queries[:, part] @ keys[:, part].T / width**0.5, dim=-1)
-        heads.append(weight @ values[:, part])
-    return attention.out(torch.cat(heads, dim=-1))
+        queries = voxels_NC @ attention.query[h].T
+        weight = torch.softmax(queries @ keys[:, part].T / width**0.5, dim=-1)
+        result = result + (weight @ values[:, part]) @ attention.out[h]
+    return result
 
 
 def test_attention_equals_a_loop_forward_and_backward() -> None:
@@ -42,7 +42,7 @@ def test_attention_equals_a_loop_forward_and_backward() -> None:
 def test_padding_tokens_change_nothing(make) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
     fusion = make()
-    x, tokens = torch.randn(2, 6, 3, 4, 5), torch.randn(2, 4, 7)
+    x, tokens = torch.randn(2, 60, 6), torch.randn(2, 4, 7)
     padded = torch.cat([tokens, torch.full((2, 3, 7), 1e4)], dim=1)
     mask = torch.tensor([[True] * 4 + [False] * 3] * 2)
     torch.testing.assert_close(fusion(x, tokens, mask[:, :4]), fusion(x, padded, mask), atol=1e-6, rtol=0)
@@ -50,7 +50,7 @@ def test_padding_tokens_change_nothing(make) -> None:  # type: ignore[no-untyped
 
 def test_a_phrase_without_tokens_stays_finite() -> None:
     fusion, adapter = GatedFusion(6, 8, 8, 2), TextAdapter(7, 8)
-    x = torch.randn(1, 6, 2, 2, 2, requires_grad=True)
+    x = torch.randn(1, 8, 6, requires_grad=True)
     mask = torch.zeros(1, 3, dtype=torch.bool)
     tokens, text = adapter(torch.zeros(1, 3, 7), mask)
     fusion(x, tokens, mask).sum().backward()

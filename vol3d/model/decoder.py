@@ -135,13 +135,17 @@ class SharedGrounding(nn.Module):
         phrases = tokens_BPTE.shape[1]
         mask_BT = mask_BPT.flatten(0, 1)
         tokens_BTD, text_BD = self.text(tokens_BPTE.flatten(0, 1), mask_BT)
-        laterals = [x.repeat_interleave(phrases, dim=0) for x in prepared[: len(self.levels)]]
-        x = self._meet(0, laterals[0], tokens_BTD, mask_BT)
-        context_BD = to_voxels(x).mean(1)
-        coarse = to_volume(self.score[0](to_voxels(x)), x)
-        x = self._meet(1, laterals[1] + upsample(x, laterals[1]), tokens_BTD, mask_BT)
-        voxels_BND = to_voxels(x)
-        logit = to_volume(self.score[1](voxels_BND), x) + upsample(coarse, x)
+        lateral_B1ND = [to_voxels(x).contiguous()[:, None] for x in prepared[:2]]
+        voxels_BND = lateral_B1ND[0].expand(-1, phrases, -1, -1).flatten(0, 1)
+        voxels_BND = self._meet(0, voxels_BND, prepared[0], tokens_BTD, mask_BT)
+        context_BD = voxels_BND.mean(1)
+        coarse = to_volume(self.score[0](voxels_BND), prepared[0])
+        # Nearest for features, which the next block smooths anyway; trilinear for logits, which nothing smooths.
+        x = functional.interpolate(to_volume(voxels_BND, prepared[0]), size=prepared[1].shape[2:], mode="nearest")
+        voxels_BND = (to_voxels(x).unflatten(0, (-1, phrases)) + lateral_B1ND[1]).flatten(0, 1)
+        voxels_BND = self._meet(1, voxels_BND, prepared[1], tokens_BTD, mask_BT)
+        logit = to_volume(self.score[1](voxels_BND), prepared[1])
+        logit = logit + upsample(coarse, logit)
         presence = self.presence(logit.flatten(1), voxels_BND, context_BD, text_BD)
         kind_BD = torch.cat([attention_pool(logit.flatten(1), voxels_BND), context_BD, text_BD], dim=1)
         weights = self.weights(kind_BD).unflatten(0, (-1, phrases)).split(self.sizes, dim=-1)
@@ -150,8 +154,8 @@ class SharedGrounding(nn.Module):
             logits.insert(0, refine(logits[0], fine, image, *weights[3 * n : 3 * n + 3]))
         return Output(logits, presence.unflatten(0, (-1, phrases)))
 
-    def _meet(self, level: int, x: Tensor, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        return self.mix[level](self.fuse[level](x, tokens_BTD, mask_BT))
+    def _meet(self, level: int, voxels_BND: Tensor, like: Tensor, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        return self.mix[level](self.fuse[level](voxels_BND, tokens_BTD, mask_BT), like)
 
 
 class ContextualGrounding(nn.Module):
@@ -174,10 +178,10 @@ class ContextualGrounding(nn.Module):
         phrases = tokens_BPTE.shape[1]
         mask_BT = mask_BPT.flatten(0, 1)
         tokens_BTD, text_BD = self.text(tokens_BPTE.flatten(0, 1), mask_BT)
-        gated = [
-            gate(skip.repeat_interleave(phrases, dim=0), tokens_BTD, mask_BT)
-            for gate, skip in zip(self.gates, skips, strict=True)
-        ]
+        gated = []
+        for gate, skip in zip(self.gates, skips, strict=True):
+            voxels_BNC = to_voxels(skip)[:, None].expand(-1, phrases, -1, -1).flatten(0, 1)
+            gated.append(to_volume(gate(voxels_BNC, tokens_BTD, mask_BT), skip))
         features = self.decoder(gated)
         logits = [score(x) for score, x in zip(self.score, features[:-1], strict=True)]
         presence = self.presence(
@@ -198,10 +202,9 @@ class Mix(nn.Module):
         self.first = nn.Conv3d(channels, hidden, 3, padding=1)
         self.second = nn.Conv3d(hidden, channels, second_kernel, padding=second_kernel // 2)
 
-    def forward(self, x_BCZYX: Tensor) -> Tensor:
-        """Same shape."""
-        normed = to_volume(self.norm(to_voxels(x_BCZYX)), x_BCZYX)
-        return x_BCZYX + self.second(functional.gelu(self.first(normed)))
+    def forward(self, voxels_BNC: Tensor, like: Tensor) -> Tensor:
+        """Same shape; `like` is a volume of the voxels' arrangement."""
+        return voxels_BNC + to_voxels(self.second(functional.gelu(self.first(to_volume(self.norm(voxels_BNC), like)))))
 
 
 def refine(
