@@ -235,14 +235,14 @@ class Engine:
         Raises:
             CheckpointError: a file is missing, damaged, of another model, or holds more than tensors and plain values.
         """
+        if not list((folder / SHARDS).glob("*model_states.pt")):
+            raise CheckpointError(f"expected DeepSpeed's files in {folder / SHARDS}, found none; remove {folder}")
         try:
-            path, _ = self._engine.load_checkpoint(str(folder), tag=SHARDS)
+            self._engine.load_checkpoint(str(folder), tag=SHARDS)
         except RuntimeError as error:  # torch's word for tensors that do not fit
             raise CheckpointError(
                 f"{folder} does not fit this model: {error}; resume with the version it was made with"
             ) from error
-        if path is None:
-            raise CheckpointError(f"expected DeepSpeed's files in {folder / SHARDS}, found none; remove {folder}")
 
     def close(self) -> None:
         """Frees what DeepSpeed holds."""
