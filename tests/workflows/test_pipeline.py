@@ -1,0 +1,132 @@
+"""The real commands on a tiny model: what they write, and what they say when something is wrong."""
+
+import csv
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from vol3d.cache import Cache
+from vol3d.checkpoint import load_checkpoint
+from vol3d.geometry import Grid
+
+
+def rows(manifest):
+    return [json.loads(line) for line in Path(manifest).read_text().splitlines()]
+
+
+def test_training_leaves_a_calibrated_model(tiny):
+    checkpoint = load_checkpoint(tiny.run)
+    assert checkpoint.recipe_digest == Cache(tiny.cache).recipe_digest
+    assert checkpoint.provenance["calibrated_on"]["probes"] > 0
+    assert "liver" in checkpoint.provenance["trained_phrases"]
+    assert (tiny.run / "config.yaml").exists()
+    assert len(list((tiny.run / "checkpoints").iterdir())) >= 1
+
+
+def test_masks_lie_on_the_source_grid(vol3d, tiny, tmp_path):
+    study = rows(tiny.manifest)[0]["study_id"]
+    source = tiny.manifest.parent / study
+    prompts = ["left kidney", "liver", "left kidney"]  # twice the same: two files
+    options = [part for p in prompts for part in ("--prompt", p)]
+    assert vol3d("segment", tiny.run, source, *options, "--out", tmp_path) == 0
+    record = json.loads((tmp_path / study / "segmentation.json").read_text())
+    assert [a["prompt"] for a in record["answers"]] == prompts
+    assert [a["file"] for a in record["answers"]] == [
+        "masks/01-left-kidney.nii.gz", "masks/02-liver.nii.gz", "masks/03-left-kidney.nii.gz",
+    ]  # fmt: skip
+    ct = Cache(tiny.cache).entry(study).source_grids["ct"]
+    for answer in record["answers"]:
+        image = nibabel.load(tmp_path / study / answer["file"])
+        assert Grid.from_xyz(image.shape, image.affine).same_as(ct, 1e-3)
+        voxels = np.count_nonzero(np.asarray(image.dataobj))
+        assert answer["volume_ml"] == pytest.approx(voxels * ct.voxel_ml, rel=1e-6)
+        assert (answer["state"] == "present") == (voxels > 0)
+        assert answer["state"] in ("present", "absent", "not in field of view")
+        assert 0 <= answer["probability"] <= 1
+    labels = json.loads((tmp_path / study / "labels.json").read_text())
+    assert [v["prompt"] for v in labels["labels"].values()] == prompts
+
+
+def test_the_pet_grid_can_be_asked_for(vol3d, tiny, tmp_path):
+    study = rows(tiny.manifest)[1]["study_id"]
+    source = tiny.manifest.parent / study
+    (tmp_path / "prompts.txt").write_text("liver\n\nspleen\n")
+    assert vol3d(
+        "segment", tiny.run, source, "--prompts", tmp_path / "prompts.txt", "--grid", "pet", "--out", tmp_path / "out"
+    ) == 0  # fmt: skip
+    image = nibabel.load(tmp_path / "out" / study / "masks" / "02-spleen.nii.gz")
+    pet = Cache(tiny.cache).entry(study).source_grids["pet"]
+    assert Grid.from_xyz(image.shape, image.affine).same_as(pet, 1e-3)
+
+
+def test_one_bad_study_does_not_stop_a_batch(vol3d, tiny, tmp_path, capsys):
+    good = rows(tiny.manifest)[0]
+    manifest = tmp_path / "two.jsonl"
+    paths = {key: str(tiny.manifest.parent / good[key]) for key in ("ct", "pet")}
+    (tmp_path / "broken.nii.gz").write_bytes(b"nothing")
+    lines = [{"study_id": "bad", "ct": "broken.nii.gz"}, {"study_id": "good", **paths}]
+    manifest.write_text("\n".join(map(json.dumps, lines)))
+    assert vol3d("segment", tiny.run, manifest, "--prompt", "liver", "--out", tmp_path / "out") == 1
+    assert "bad: ReadError" in capsys.readouterr().err
+    assert (tmp_path / "out" / "good" / "segmentation.json").exists()
+
+
+def test_evaluation_writes_a_row_a_phrase(vol3d, tiny, tmp_path):
+    assert vol3d("evaluate", tiny.run, tiny.cache, "--split", "val", "--out", tmp_path) == 0
+    summary = json.loads((tmp_path / "metrics.json").read_text())
+    table = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    entries = [Cache(tiny.cache).entry(s) for s in Cache(tiny.cache).select("val")]
+    assert sum(r["kind"] == "absent" for r in table) == sum(len(e.absent) for e in entries)
+    assert sum(r["wording"] == "seen" for r in table) == sum(len(e.masks) for e in entries)
+    assert summary["probes"]["organ"] > 3
+    share = np.mean([r["answered_present"] == "False" for r in table if r["kind"] == "absent"])
+    assert summary["headline"]["absent_answered_empty"] == pytest.approx(share, abs=1e-4)
+    dice = np.mean([float(r["dice"]) for r in table if r["kind"] == "organ" and r["wording"] == "seen"])
+    assert summary["headline"]["organ_dice"] == pytest.approx(dice, abs=1e-3)
+    assert (tmp_path / "presence.png").stat().st_size > 5000
+
+
+def test_a_finished_run_is_not_overwritten_and_resumes_to_nothing(vol3d, tiny, capsys):
+    again = ["train", tiny.config, "--cache", tiny.cache, "--out", tiny.run, *tiny.settings]
+    assert vol3d(*again) == 1
+    assert "--resume auto" in capsys.readouterr().err
+    assert vol3d(*again, "--resume", "auto") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segment", "{run}", "{study}", "--out", "{out}"], "at least one prompt"),
+        (["segment", "{run}", "/nowhere", "--prompt", "liver", "--out", "{out}"], "found nothing"),
+        (["segment", "/nowhere", "{study}", "--prompt", "liver", "--out", "{out}"], "checkpoint"),
+        (["segment", "{run}", "{study}", "--prompt", "x", "--device", "cuda", "--out", "{out}"], "--device cpu"),
+        (["evaluate", "{run}", "/nowhere", "--out", "{out}"], "vol3d preprocess"),
+        (["train", "{config}", "--cache", "{cache}", "--out", "{out}", "--set", "train.stepz=1"], "did you mean 'steps'"),
+        (["preprocess", "{manifest}", "--config", "{config}", "--out", "{out}", "--shard", "3"], "expected --shard I/N"),
+        (["preprocess", "{manifest}", "--config", "{config}", "--out", "{out}", "--source", "zip"], "--source"),
+        (["preprocess", "{manifest}", "--config", "{manifest}", "--out", "{out}"], "YAML"),
+        (["verify", "{out}"], "cache.json"),
+    ],
+)
+def test_mistakes_are_messages(vol3d, tiny, tmp_path, capsys, arguments, message):
+    study = tiny.manifest.parent / rows(tiny.manifest)[0]["study_id"]
+    places = {**vars(tiny), "study": study, "out": tmp_path / "out"}
+    assert vol3d(*[a.format(**places) for a in arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_a_cache_of_another_recipe_is_refused(vol3d, tiny, tmp_path, capsys):
+    recipe = tiny.config.parents[1] / "preprocess" / "ct.yaml"
+    assert vol3d("preprocess", tiny.manifest, "--config", recipe, "--out", tmp_path / "c", "--shard", "1/6") == 0
+    assert vol3d("train", tiny.config, "--cache", tmp_path / "c", "--out", tmp_path / "r", *tiny.settings) == 1
+    assert "recipe" in capsys.readouterr().err
+
+
+def test_dry_run_writes_nothing(vol3d, tiny, tmp_path):
+    assert vol3d("train", tiny.config, "--cache", tiny.cache, "--out", tmp_path / "r", "--dry-run", *tiny.settings) == 0
+    assert not (tmp_path / "r").exists()
