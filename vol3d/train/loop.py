@@ -1,58 +1,33 @@
-"""The training loop: fixed steps, samples by number, the same curve however often it is stopped and resumed."""
+"""`train`: everything that a run is made of, put together; the same curve however often it is stopped and resumed."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from vol3d.cache import Cache
-from vol3d.checkpoint import Checkpoint, save_checkpoint, start_from
-from vol3d.config import digest
-from vol3d.data.collate import Batch, StepSampler, make_loader
+from vol3d.checkpoint import start_from
 from vol3d.data.dataset import PatchDataset
 from vol3d.errors import ConfigError, FingerprintError
 from vol3d.model.bank import EmbeddingBank
 from vol3d.model.vlm import ModelConfig, VisionLanguageModel, resolve_model
-from vol3d.progress import progress
 from vol3d.tasks.segment import SegmentTask
 from vol3d.train import ranks
 from vol3d.train.dry_run import try_one
-from vol3d.train.engine import Engine, StepResult, read_deepspeed_file
-from vol3d.train.optim import build_optimizer, learning_rate
+from vol3d.train.engine import Engine, read_deepspeed_file
+from vol3d.train.optim import build_optimizer
+from vol3d.train.run import Run, TrainResult, Validate, seed_step
 from vol3d.train.run_config import RunConfig
-from vol3d.train.run_folder import LoopState, RunFolder, check_state, read_average, read_state
-from vol3d.train.run_log import RunLog
+from vol3d.train.run_folder import RunFolder, read_state
+
+__all__ = ["TrainResult", "Validate", "bank_root", "open_cache", "train"]
 
 log = logging.getLogger("vol3d")
-
-Validate = Callable[[VisionLanguageModel], dict[str, float]]
-"""Called on rank 0 with the model to judge (averaged weights, if there are any), on its device, in evaluation mode."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What came out."""
-
-    out: Path
-    step: int
-    """Updates done."""
-    loss: float
-    """Of the last update done by this call; nan if there was none."""
-    best: dict[str, Any] | None = None
-    """Step and metrics of the best validation."""
-    figures: dict[str, float] = field(default_factory=dict)
-    """Of a dry run: bytes per rank, by use."""
 
 
 def bank_root() -> Path:
@@ -130,7 +105,7 @@ def train(
             seed_step(config.seed, 0, place.rank)
             loss, sizes = try_one(engine, dataset, model_config, config, place)
             return TrainResult(folder.root, 0, loss, figures=sizes)
-        run = _Run(config, cache, folder, place, engine, plain)
+        run = Run(config, cache, folder, place, engine, plain)
         if newest is not None and state is not None:
             run.resume(newest, state)
         if place.rank == 0:
@@ -155,159 +130,6 @@ def open_cache(root: Path, recipe_digest: str | None) -> Cache:
     return cache
 
 
-class _Run:
-    """One run between its checkpoints."""
-
-    def __init__(
-        self,
-        config: RunConfig,
-        cache: Cache,
-        folder: RunFolder,
-        place: ranks.Place,
-        engine: Engine,
-        plain: VisionLanguageModel | None,
-    ) -> None:
-        self.config, self.cache, self.folder, self.place = config, cache, folder, place
-        self.engine, self.plain = engine, plain
-        self.state = LoopState(
-            step=0,
-            ranks=place.world,
-            stage=engine.stage,
-            precision=engine.precision,
-            fingerprint=cache.fingerprint(),
-        )
-
-    def resume(self, checkpoint: Path, state: LoopState) -> None:
-        """Puts everything back to where `checkpoint` was written."""
-        check_state(state, checkpoint, self.place.world, self.engine.stage, self.state.fingerprint)
-        self.state = state
-        self.engine.load(checkpoint)
-        if self.plain is not None and self.config.train.ema_decay is not None:
-            self.plain.load_state_dict(read_average(checkpoint))
-        if self.place.rank == 0:
-            log.info("resumed %s after %d of %d steps", checkpoint, self.state.step, self.config.train.steps)
-
-    def facts(self) -> dict[str, Any]:
-        """For `run.json`."""
-        return {
-            "seed": self.config.seed,
-            "config_digest": digest(self.config),
-            "data": {
-                "cache": str(self.cache.root),
-                "fingerprint": self.state.fingerprint,
-                "recipe_digest": self.cache.recipe_digest,
-            },
-            "ranks": self.place.world,
-            "zero_stage": self.engine.stage,
-            "precision": self.engine.precision,
-            "device": str(ranks.device()),
-            "threads": torch.get_num_threads(),
-        }
-
-    def go(
-        self, dataset: PatchDataset, bank: EmbeddingBank, micro_batch: int, validate: Validate | None
-    ) -> TrainResult:
-        """All steps that are left."""
-        settings, first, main = self.config.train, self.state.step, self.place.rank == 0
-        sampler = StepSampler(
-            first, settings.steps, settings.batch_size, self.place.rank, self.place.world, micro_batch
-        )
-        batches = iter(
-            make_loader(dataset, sampler, bank, self.config.data.workers, pin_memory=ranks.device().type == "cuda")
-        )
-        loss, waited, began = float("nan"), 0.0, time.monotonic()
-        with (
-            RunLog(self.folder.root, first) if main else nullcontext() as run_log,
-            progress("train", settings.steps, "steps", start=first, enabled=main) as advance,
-        ):
-            for step in range(first, settings.steps):
-                start = time.monotonic()
-                micro = self._read(batches)
-                wait = time.monotonic() - start
-                waited += wait
-                rate = learning_rate(settings.optim, step, settings.steps)
-                seed_step(self.config.seed, step, self.place.rank)
-                result = self.engine.step(micro, rate, _studies)
-                loss = result.loss
-                self._average(step)
-                done, seconds = step + 1, time.monotonic() - start
-                if run_log is not None and (done % settings.log_every == 0 or done == settings.steps):
-                    run_log.update(done, _row(result, rate, seconds, wait))
-                share = waited / max(time.monotonic() - began, 1e-9)
-                advance(note=f"loss {loss:.4f}  lr {rate:.2e}  data wait {share:.0%}")
-                self._after(done, validate, run_log)
-        return TrainResult(self.folder.root, self.state.step, loss, self.state.best)
-
-    def _read(self, batches: Iterator[Batch]) -> list[Batch]:
-        device = ranks.device()
-        return [next(batches).to(device, non_blocking=True) for _ in range(self.config.train.accumulation)]
-
-    def _average(self, step: int) -> None:
-        decay = self.config.train.ema_decay
-        if decay is None or self.plain is None:
-            return
-        own = self.plain.state_dict()
-        # young averages follow faster, so that the first weights are soon forgotten
-        _follow(own, self.engine.weights(), 1 - min(decay, (1 + step) / (10 + step)))
-
-    def _after(self, done: int, validate: Validate | None, run_log: RunLog | None) -> None:
-        settings, last = self.config.train, done == self.config.train.steps
-        judged = validate is not None and (
-            last or bool(settings.validate_every and done % settings.validate_every == 0)
-        )
-        saved = last or done % settings.checkpoint_every == 0
-        self.state = replace(self.state, step=done)
-        if not judged and not saved:
-            return
-        if settings.ema_decay is None:
-            weights = self.engine.weights()
-            if self.plain is not None:
-                _follow(self.plain.state_dict(), weights, 1.0)
-        if judged and self.plain is not None and validate is not None and run_log is not None:
-            self._judge(validate(self.plain), run_log)
-        if saved:
-            self._save()
-        ranks.barrier()
-
-    def _judge(self, metrics: dict[str, float], run_log: RunLog) -> None:
-        name, best = self.config.train.best_metric, self.state.best
-        if name not in metrics:
-            raise ConfigError(f"expected train.best_metric among {', '.join(metrics)}, found {name!r}")
-        run_log.validated(self.state.step, metrics)
-        if metrics[name] == metrics[name] and (best is None or metrics[name] > best[name]):
-            self.state = replace(self.state, best={"step": self.state.step, **metrics})
-            self._write_model("best", metrics)
-
-    def _save(self) -> None:
-        self.engine.save(self.folder.partial(self.state.step))
-        ranks.barrier()  # every rank's shard is there
-        if self.plain is not None:
-            average = self.plain.state_dict() if self.config.train.ema_decay is not None else None
-            self._write_model("last", {})
-            self.folder.commit(self.state, average, self.config.train.keep_checkpoints)
-
-    def _write_model(self, name: str, metrics: dict[str, float]) -> None:
-        assert self.plain is not None
-        provenance = {
-            "seed": self.config.seed,
-            "step": self.state.step,
-            "config_digest": digest(self.config),
-            "data_fingerprint": self.state.fingerprint,
-            "metrics": metrics,
-        }
-        data = self.config.data
-        checkpoint = Checkpoint(
-            self.plain, data.channels, data.patch_size, self.cache.recipe, self.cache.recipe_digest,
-            provenance=provenance,
-        )  # fmt: skip
-        save_checkpoint(self.folder.root / name, checkpoint)
-
-
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Random numbers of a step depend on nothing before it, so there is no generator state to store."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
-
-
 def choose_precision(asked: Literal["auto", "fp32", "bf16"], rank: int) -> Literal["fp32", "bf16"]:
     """What ``auto`` means on these machines."""
     native = ranks.multiplies_bf16()
@@ -316,24 +138,6 @@ def choose_precision(asked: Literal["auto", "fp32", "bf16"], rank: int) -> Liter
     if asked == "auto":
         return "bf16" if native else "fp32"
     return asked
-
-
-@torch.no_grad()
-def _follow(own: dict[str, Tensor], other: dict[str, Tensor], weight: float) -> None:
-    for name, value in own.items():
-        if weight < 1 and value.is_floating_point():
-            value.lerp_(other[name], weight)
-        else:
-            value.copy_(other[name])
-
-
-def _row(result: StepResult, rate: float, seconds: float, wait: float) -> dict[str, float]:
-    more = {"learning_rate": rate, "grad_norm": result.grad_norm, "seconds": seconds, "data_wait": wait}
-    return {"loss": result.loss, **result.figures, **more}
-
-
-def _studies(batch: Batch) -> str:
-    return "studies " + ", ".join(dict.fromkeys(batch.study_ids))
 
 
 def _report_init(found: tuple[list[str], list[str]], path: Path, rank: int) -> None:
