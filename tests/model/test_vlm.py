@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from vol3d.config import from_tree, to_tree
 from vol3d.errors import CheckpointError, ConfigError
+from vol3d.model.decoder import PresenceHead
 from vol3d.model.encoder import EncoderConfig
 from vol3d.model.text import TextConfig
 from vol3d.model.vlm import ModelConfig, Output, VisionLanguageModel, resolve_model
@@ -172,3 +173,14 @@ def test_configuration_is_checked_and_resolved() -> None:
         ModelConfig(fusion_levels=(3, 1))
     with pytest.raises(ConfigError, match="heads divide"):
         ModelConfig(width=10, heads=4)
+
+
+@torch.no_grad()
+def test_presence_starts_as_the_mean_of_the_peaks_of_every_level() -> None:
+    head = PresenceHead(2, 3, 4, 5, 6)
+    head.kind.weight.zero_()
+    head.kind.bias.zero_()
+    fine, coarse = torch.full((1, 2, 4, 4, 4), -6.0), torch.full((1, 2, 2, 2, 2), -4.0)
+    fine[0, 1, 3, 0, 2], coarse[0, 1, 1, 0, 1] = 5.0, 3.0
+    presence = head([fine, coarse], torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(2, 5), 2)
+    torch.testing.assert_close(presence, torch.tensor([[-5.0, 4.0]]))

@@ -39,7 +39,7 @@ def test_learns_which_box_the_words_mean_and_that_one_is_absent(fusion: str) -> 
     )
     batch, task = scene(), SegmentTask(SegmentConfig())
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(80):
+    for _ in range(50):
         losses = task.training_forward(model, batch)
         optimizer.zero_grad()
         sum(v for k, v in losses.items() if k.endswith("_loss")).backward()

@@ -64,28 +64,40 @@ class ImageDecoder(nn.Module):
 
 
 class PresenceHead(nn.Module):
-    """Logit that a phrase is present: from how strong, how large and of what kind the answer is.
+    """Logit that a phrase is present: from how strong and how large its answer is, and of what kind.
 
-    Evidence: the mean of the k largest coarse logits for several k and the logarithm of the soft volume; the features
-    where the answer is, those of the whole field of view, and the text.
+    Evidence: at each level, finest first, the largest mask logit; at coarser levels also the mean of the 8 and 64
+    largest and the logarithm of the soft volume. At first presence is the mean of the peaks: a mask that is not empty
+    is present. Kind: the features where the answer is, those of the whole field of view, and the text; its share starts
+    small.
     """
 
     _TOP = (1, 8, 64)
 
-    def __init__(self, channels: int, context: int, text: int, width: int) -> None:
+    def __init__(self, levels: int, channels: int, context: int, text: int, width: int) -> None:
         super().__init__()
-        self.evidence = nn.Linear(len(self._TOP) + 1, 1)
-        self.mlp = nn.Sequential(nn.Linear(channels + context + text, width), nn.GELU(), nn.Linear(width, 1))
+        statistics = len(self._TOP) + 1
+        self.evidence = nn.Linear(1 + (levels - 1) * statistics, 1)
+        self.hidden, self.kind = nn.Linear(channels + context + text, width), nn.Linear(width, 1)
+        with torch.no_grad():
+            self.evidence.weight.zero_()
+            self.evidence.weight[0, [0, *range(1, self.evidence.in_features, statistics)]] = 1 / levels
+            self.evidence.bias.zero_()
+            self.kind.weight.mul_(0.1)
 
-    def forward(self, logit_BN: Tensor, features_BNC: Tensor, context_BC: Tensor, text_BD: Tensor) -> Tensor:
-        """[B], B phrases of one image each."""
-        logit_BN = logit_BN.float()
-        top = logit_BN.topk(min(self._TOP[-1], logit_BN.shape[1]), dim=1).values
-        size = torch.log(torch.sigmoid(logit_BN).sum(1) + 1e-3)
-        evidence = torch.stack([*(top[:, :k].mean(1) for k in self._TOP), size], dim=1)
-        pooled_BC = attention_pool(logit_BN, features_BNC)
-        kind = self.mlp(torch.cat([pooled_BC, context_BC, text_BD], dim=1))
-        return (self.evidence(evidence) + kind).squeeze(1)
+    def forward(
+        self, logits: Sequence[Tensor], pooled_BC: Tensor, context_BC: Tensor, text_BD: Tensor, phrases: int
+    ) -> Tensor:
+        """[B, P] from logits [B, P, Z', Y', X'], finest first, and features [B * P, .]."""
+        evidence = [logits[0].flatten(2).amax(2, keepdim=True).float()]
+        for logit in logits[1:]:
+            logit_BPN = logit.flatten(2).float()
+            top = logit_BPN.topk(min(self._TOP[-1], logit_BPN.shape[2]), dim=2).values
+            evidence += [top[..., :k].mean(2, keepdim=True) for k in self._TOP]
+            evidence.append(torch.log(torch.sigmoid(logit_BPN).sum(2, keepdim=True) + 1e-3))
+        hidden = functional.gelu(self.hidden(torch.cat([pooled_BC, context_BC, text_BD], dim=1)))
+        kind = self.kind(hidden).unflatten(0, (-1, phrases))
+        return (self.evidence(torch.cat(evidence, dim=2)) + kind).squeeze(2)
 
 
 class SharedGrounding(nn.Module):
@@ -114,7 +126,7 @@ class SharedGrounding(nn.Module):
         self.score = nn.ModuleList([_score(width, EMPTY_LOGIT), _score(width, 0.0)])
         self.sizes = [n for level in reversed(range(levels[1])) for n in (1, config.features[level], in_channels)]
         self.weights = nn.Sequential(nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, sum(self.sizes)))
-        self.presence = PresenceHead(width, width, width, width)
+        self.presence = PresenceHead(levels[0] + 1, width, width, width, width)
 
     def prepare(self, features: Sequence[Tensor], image_BCZYX: Tensor) -> list[Tensor]:
         """What no phrase changes: laterals at `levels`; then, per finer level, coarse to fine, features and image."""
@@ -146,13 +158,16 @@ class SharedGrounding(nn.Module):
         voxels_BND = self._meet(1, voxels_BND, prepared[1], tokens_BTD, mask_BT)
         logit = to_volume(self.score[1](voxels_BND), prepared[1])
         logit = logit + upsample(coarse, logit)
-        presence = self.presence(logit.flatten(1), voxels_BND, context_BD, text_BD)
-        kind_BD = torch.cat([attention_pool(logit.flatten(1), voxels_BND), context_BD, text_BD], dim=1)
-        weights = self.weights(kind_BD).unflatten(0, (-1, phrases)).split(self.sizes, dim=-1)
+        pooled_BD = attention_pool(logit.flatten(1), voxels_BND)
+        weights = (
+            self.weights(torch.cat([pooled_BD, context_BD, text_BD], dim=1))
+            .unflatten(0, (-1, phrases))
+            .split(self.sizes, dim=-1)
+        )
         logits = [y.unflatten(0, (-1, phrases)).squeeze(2) for y in (logit, coarse)]
         for n, (fine, image) in enumerate(zip(prepared[2::2], prepared[3::2], strict=True)):
             logits.insert(0, refine(logits[0], fine, image, *weights[3 * n : 3 * n + 3]))
-        return Output(logits, presence.unflatten(0, (-1, phrases)))
+        return Output(logits, self.presence(logits, pooled_BD, context_BD, text_BD, phrases))
 
     def _meet(self, level: int, voxels_BND: Tensor, like: Tensor, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         return self.mix[level](self.fuse[level](voxels_BND, tokens_BTD, mask_BT), like)
@@ -171,7 +186,7 @@ class ContextualGrounding(nn.Module):
             assert isinstance(score, nn.Conv3d)
             assert score.bias is not None
             nn.init.constant_(score.bias, EMPTY_LOGIT)
-        self.presence = PresenceHead(config.features[-2], config.features[-1], width, width)
+        self.presence = PresenceHead(len(config.features) - 1, config.features[-2], config.features[-1], width, width)
 
     def forward(self, skips: Sequence[Tensor], tokens_BPTE: Tensor, mask_BPT: Tensor) -> Output:
         """Logits, full resolution first."""
@@ -183,11 +198,12 @@ class ContextualGrounding(nn.Module):
             voxels_BNC = to_voxels(skip)[:, None].expand(-1, phrases, -1, -1).flatten(0, 1)
             gated.append(to_volume(gate(voxels_BNC, tokens_BTD, mask_BT), skip))
         features = self.decoder(gated)
-        logits = [score(x) for score, x in zip(self.score, features[:-1], strict=True)]
-        presence = self.presence(
-            logits[-1].flatten(1), to_voxels(features[-2]), to_voxels(features[-1]).mean(1), text_BD
-        )
-        return Output([x.unflatten(0, (-1, phrases)).squeeze(2) for x in logits], presence.unflatten(0, (-1, phrases)))
+        logits = [
+            score(x).unflatten(0, (-1, phrases)).squeeze(2) for score, x in zip(self.score, features[:-1], strict=True)
+        ]
+        pooled_BC = attention_pool(logits[-1].flatten(2).flatten(0, 1), to_voxels(features[-2]))
+        context_BC = to_voxels(features[-1]).mean(1)
+        return Output(logits, self.presence(logits, pooled_BC, context_BC, text_BD, phrases))
 
 
 class Mix(nn.Module):
