@@ -105,7 +105,9 @@ def run_nnunet(arguments: argparse.Namespace, fold: int, test: list[str]) -> lis
     minutes = (time.monotonic() - start) / 60
     plans = f"{arguments.trainer}__nnUNetPlans__3d_fullres"
     predicted = folders["results"] / DATASET / plans / f"fold_{fold}" / "validation"
-    return [score_patient(arguments.data / s, read_mask(predicted / f"{s}.nii.gz").volume.array_ZYX, minutes) for s in test]
+    return [
+        score_patient(arguments.data / s, read_mask(predicted / f"{s}.nii.gz").volume.array_ZYX, minutes) for s in test
+    ]
 
 
 def write_nnunet_raw(data: Path, out: Path) -> None:
@@ -132,7 +134,8 @@ def score_patient(folder: Path, mask_ZYX: np.ndarray, minutes: float) -> dict:
     """Dice and SUV match on the native PET grid."""
     pet = read_image(folder / "PET_image.nii.gz", "pet").volume
     truth = read_mask(folder / "PET_mask.nii.gz").volume
-    assert truth.grid.same_as(pet.grid, 0.1) and mask_ZYX.shape == pet.grid.shape
+    assert truth.grid.same_as(pet.grid, 0.1)
+    assert mask_ZYX.shape == pet.grid.shape
     return {
         "study": folder.name,
         "dice": dice(mask_ZYX, truth.array_ZYX),
@@ -147,13 +150,16 @@ def print_table(found: list[dict]) -> None:
         own = [r for r in found if r["side"] == side]
         for name in ("dice", "suv_match"):
             interval = bootstrap_interval(np.array([r[name] for r in own]), [r["study"] for r in own])
-            print(f"{side:8s} {name:10s} {interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f}), n={interval.cases}")
+            spread = f"({interval.low:.3f} to {interval.high:.3f}), n={interval.cases}"
+            print(f"{side:8s} {name:10s} {interval.value:.3f} {spread}")
     by_study = {(r["side"], r["study"]): r for r in found}
     both = sorted({r["study"] for r in found if all((s, r["study"]) in by_study for s in ("vol3d", "nnunet"))})
     for name in ("dice", "suv_match") if both else ():
         a, b = (np.array([by_study[s, p][name] for p in both]) for s in ("vol3d", "nnunet"))
         d = paired_difference(a, b, both)
-        print(f"vol3d - nnunet {name:10s} {d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f}), p={d.p_value:.3f}, n={d.cases}")
+        print(
+            f"vol3d - nnunet {name:10s} {d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f}), p={d.p_value:.3f}, n={d.cases}"
+        )
 
 
 if __name__ == "__main__":

@@ -129,8 +129,12 @@ def _run(jobs: list[Job], workers: int) -> Iterator[Outcome]:
         yield outcome
     for job in pending.values():  # a worker died (killed, out of memory): one study a pool tells whose fault it was
         outcomes = list(_pool([job], 1))
-        yield outcomes[0] if outcomes else Outcome(
-            job.row.study_id, "quarantined", "the worker process was killed while building it (out of memory?)"
+        yield (
+            outcomes[0]
+            if outcomes
+            else Outcome(
+                job.row.study_id, "quarantined", "the worker process was killed while building it (out of memory?)"
+            )
         )
 
 

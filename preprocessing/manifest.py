@@ -117,7 +117,8 @@ def parse_row(record: Any, folder: Path) -> Row:
         qa=tuple(record.get("qa", [])),
         meta=dict(record.get("meta", {})),
         split=record.get("split"),
-        **images,
+        ct=images.get("ct"),
+        pet=images.get("pet"),
     )
 
 

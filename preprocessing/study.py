@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,11 @@ def build_entry(row: Row, config: PreprocessConfig, *, assume_hu: bool = False) 
     Raises:
         ReadError, GeometryError, UnitError, ManifestError: why this study cannot be used.
     """
-    readings = {
-        name: read_image(path, name, assume_hu=assume_hu)
-        for name, path in (("ct", row.ct), ("pet", row.pet))
-        if path is not None
-    }
+    readings: dict[str, Reading] = {}
+    if row.ct is not None:
+        readings["ct"] = read_image(row.ct, "ct", assume_hu=assume_hu)
+    if row.pet is not None:
+        readings["pet"] = read_image(row.pet, "pet")
     truths = [_read_truth(mask, readings) for mask in row.masks]
     groups, empty_phrases = _group_by_finding(row.masks, truths)
     study: dict[str, Any] = {name: reading.volume for name, reading in readings.items()}
@@ -92,10 +93,8 @@ def _site_key() -> bytes:
         temporary = path.with_name(f"site.key.{os.getpid()}")
         temporary.write_text(secrets.token_hex(32))
         temporary.chmod(0o600)
-        try:
-            os.link(temporary, path)  # fails if another process was first; then its key is ours
-        except FileExistsError:
-            pass
+        with suppress(FileExistsError):  # another process was first: then its key is ours
+            os.link(temporary, path)
         temporary.unlink()
     return path.read_text().strip().encode()
 
@@ -193,5 +192,3 @@ def _attributes(
         "slice_numbers": {name: r.slice_numbers and list(r.slice_numbers) for name, r in readings.items()},
         "notes": {name: list(r.notes) for name, r in readings.items()},
     }
-
-

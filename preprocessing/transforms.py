@@ -81,6 +81,7 @@ class Orient(_Recorded):
     """Permutes and flips every volume to the canonical axes (z to S, y to A, x to R); lossless."""
 
     def __call__(self, data: Study) -> Study:
+        """Orients every volume."""
         out = {**data, "steps": list(data["steps"])}
         for key, volume in self.volumes(data).items():
             _, order, flips = volume.grid.to_orientation("SAR")
@@ -97,6 +98,7 @@ class ToCommonGrid(_Recorded):
         self.spacing_mm, self.extent = spacing_mm, extent
 
     def __call__(self, data: Study) -> Study:
+        """Resamples every volume."""
         images = {key: data[key] for key in self.keys if key in data}
         chosen = [images[self.extent]] if self.extent in images else list(images.values())
         grid = common_grid([v.grid for v in chosen], self.spacing_mm)
@@ -113,6 +115,7 @@ class FindBody(_Recorded):
     """Adds ``body_box`` (start, stop) and ``body_center_mm``, world (x, y, z)."""
 
     def __call__(self, data: Study) -> Study:
+        """Finds the body in the CT, else in the PET."""
         images = [data[key] for key in self.keys if key in data]
         start, stop, center = body_box(images[0])
         return {**data, "body_box": (start, stop), "body_center_mm": center}
@@ -126,6 +129,7 @@ class CropToBody(_Recorded):
         self.margin_mm = margin_mm
 
     def __call__(self, data: Study) -> Study:
+        """Crops every volume."""
         volumes = self.volumes(data)
         grid = next(iter(volumes.values())).grid
         start, stop = (np.array(corner) for corner in data["body_box"])

@@ -62,5 +62,3 @@ def entry_faults(entry: Entry) -> Iterator[str]:
             yield f"mask {mask.name}: the foreground index points outside the mask"
         if not mask.phrases:
             yield f"mask {mask.name}: expected at least one phrase"
-
-

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vol3d import checkpoint as module
-from vol3d.checkpoint import Calibration, Checkpoint, load_checkpoint, save_checkpoint, start_from
+from vol3d.checkpoint import Calibration, Checkpoint, PredictConfig, load_checkpoint, save_checkpoint, start_from
 from vol3d.data.channels import ChannelConfig
 from vol3d.errors import CheckpointError
 from vol3d.model.encoder import EncoderConfig
@@ -38,6 +38,7 @@ def made():
         {"spacing_mm": [4.0, 4.0, 4.0]},
         "abc",
         Calibration(scale=2.0, bias=-0.5, presence_threshold=0.3, mask_threshold=0.4),
+        PredictConfig(overlap=0.25, mirror_axes=("z",)),
         {"seed": 3, "step": 10},
     )
 
@@ -54,11 +55,21 @@ def test_round_trip(made, tmp_path):
     assert not back.model.training
     assert back.model.config == made.model.config
     assert (back.channels, back.patch_size, back.calibration) == (CHANNELS, (16, 16, 32), made.calibration)
+    assert back.predict == made.predict
     assert (back.recipe, back.recipe_digest) == (made.recipe, "abc")
     assert back.provenance["seed"] == 3
     assert len(back.provenance["weights_sha256"]) == 64
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
     assert same(VisionLanguageModel.from_pretrained(tmp_path / "m"), made.model)
+
+
+def test_calibration_by_hand():
+    calibration = Calibration(scale=2.0, bias=-0.5, mask_threshold=0.4)
+    assert calibration.probability(0.25) == 0.5
+    assert calibration.probability(-1e9) == pytest.approx(0.0)
+    assert calibration.probability(1.0) == pytest.approx(0.8175744762)  # 1 / (1 + exp(-1.5))
+    assert calibration.mask_level == 102  # 0.4 * 255
+    assert Calibration().mask_level == 128
 
 
 def test_a_run_folder_gives_its_best_else_its_last(made, tmp_path):

@@ -33,7 +33,11 @@ def test_the_quick_start_works_as_written(tmp_path):
         assert program == ".venv/bin/vol3d"
         more = QUICK if arguments[0] == "train" else []
         done = subprocess.run(
-            [sys.executable, "-m", "vol3d.cli", *arguments, *more], cwd=tmp_path, capture_output=True, text=True, check=False
+            [sys.executable, "-m", "vol3d.cli", *arguments, *more],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
     assert len(list((tmp_path / "out/masks/phantom-0001-000000/masks").glob("*.nii.gz"))) == 2

@@ -206,7 +206,9 @@ class Entry:
         try:
             return np.asarray(self._open(key)[where].read().result())
         except ValueError as error:  # tensorstore's word for a failed checksum or a short file
-            raise CacheError(f"{self.study_id}: {key} is damaged; remove {self.path} and preprocess it again") from error
+            raise CacheError(
+                f"{self.study_id}: {key} is damaged; remove {self.path} and preprocess it again"
+            ) from error
 
     def _open(self, key: str) -> Any:
         handle = (os.getpid(), key)  # tensorstore's threads do not survive a fork
@@ -249,7 +251,8 @@ class Cache:
             header = json.loads((self.root / "cache.json").read_text())
         except (OSError, ValueError):
             raise CacheError(
-                f"expected a cache at {self.root} (a folder with cache.json), found none; make one with vol3d preprocess"
+                f"expected a cache at {self.root} (a folder with cache.json), found none; make one with "
+                f"vol3d preprocess"
             ) from None
         if header.get("schema") != SCHEMA:
             raise CacheError(f"expected cache schema {SCHEMA} at {self.root}, found {header.get('schema')}")
@@ -368,9 +371,7 @@ def _write_group(path: Path, data: EntryData) -> None:
         index = _sample_foreground(mask)
         points.append(index)
         _write_label(group[record.image], record.name, mask, main.grid, data.chunk)
-        records.append(
-            {**asdict(record), "voxels": int(np.count_nonzero(mask)), "foreground": [row, row + len(index)]}
-        )
+        records.append({**asdict(record), "voxels": int(np.count_nonzero(mask)), "foreground": [row, row + len(index)]})
         row += len(index)
     if data.pet_native is not None:
         native = group.create_group("pet_native")
@@ -379,8 +380,9 @@ def _write_group(path: Path, data: EntryData) -> None:
             _write_label(native, name, mask, None, data.chunk)
     stacked = np.concatenate(points) if points else np.zeros((0, 3), np.int32)
     group.create_group("index").create_array("foreground", data=stacked.astype(np.int32), chunks=(4096, 3))
-    for holder in [n for n in (*data.images, "pet_native") if n in group and "labels" in group[n]]:
-        group[f"{holder}/labels"].attrs["ome"] = {"version": "0.5", "labels": sorted(group[f"{holder}/labels"].keys())}
+    for holder, names in (*_labels_by_image(data), ("pet_native", list(data.native_masks))):
+        if names:
+            group[f"{holder}/labels"].attrs["ome"] = {"version": "0.5", "labels": sorted(names)}
     record_of_study = {
         "schema": SCHEMA,
         "study_id": data.study_id,
@@ -392,6 +394,10 @@ def _write_group(path: Path, data: EntryData) -> None:
         **data.attributes,
     }
     group.attrs["vol3d"] = record_of_study
+
+
+def _labels_by_image(data: EntryData) -> list[tuple[str, list[str]]]:
+    return [(image, [r.name for r, _ in data.masks if r.image == image]) for image in data.images]
 
 
 def _write_pyramid(group: Any, volume: Volume, data: EntryData) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -47,6 +48,39 @@ class Calibration:
     mask_threshold: float = 0.5
     """From this probability on a voxel belongs to the mask."""
 
+    def probability(self, logit: float) -> float:
+        """That a phrase is present, in 0..1."""
+        return 1 / (1 + math.exp(-min(max(self.scale * logit + self.bias, -700.0), 700.0)))
+
+    @property
+    def mask_level(self) -> int:
+        """The lowest uint8 probability (255 is 1) that belongs to a mask."""
+        return max(1, math.ceil(self.mask_threshold * 255))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """How a whole study is covered by patches; `vol3d.infer` does it."""
+
+    overlap: float = 0.5
+    """Share by which neighbouring tiles overlap at least."""
+    batch_tiles: int = 1
+    """Tiles per forward pass; more than 1 only helps a GPU."""
+    phrase_chunk: int = 16
+    """Phrases asked of a tile at a time."""
+    mirror_axes: tuple[Literal["z", "y", "x"], ...] = ()
+    """Averaged over mirrored views, 2 to the power of the number of axes; x is refused if a phrase names a side."""
+    bf16: bool = False
+    """Forward passes in bfloat16 where autocast allows."""
+    skip_air: bool = True
+    """Tiles without body are answered with empty masks and not computed."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap <= 0.9:
+            raise ConfigError(f"expected an overlap of tiles in 0..0.9, found {self.overlap}")
+        if self.batch_tiles < 1 or self.phrase_chunk < 1:
+            raise ConfigError("expected batch_tiles and phrase_chunk of at least 1")
+
 
 @dataclass
 class Checkpoint:
@@ -59,6 +93,7 @@ class Checkpoint:
     """The preprocessing recipe, as in the cache."""
     recipe_digest: str
     calibration: Calibration = field(default_factory=Calibration)
+    predict: PredictConfig = field(default_factory=PredictConfig)
     provenance: dict[str, Any] = field(default_factory=dict)
     """Seed, step, config digest, data fingerprint, metrics; `save_checkpoint` adds version and weights_sha256."""
 
@@ -78,6 +113,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             "recipe": checkpoint.recipe,
             "recipe_digest": checkpoint.recipe_digest,
             "calibration": asdict(checkpoint.calibration),
+            "predict": asdict(checkpoint.predict),
             "provenance": {**checkpoint.provenance, **own},
         }
         (temporary / RECORD).write_text(json.dumps(record, indent=1) + "\n")
@@ -113,6 +149,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
     try:
         channels = from_tree(ChannelConfig, record["channels"], f"{folder / RECORD}: channels")
         calibration = from_tree(Calibration, record["calibration"], f"{folder / RECORD}: calibration")
+        predict = from_tree(PredictConfig, record["predict"], f"{folder / RECORD}: predict")
         z, y, x = record["patch_size"]
         recipe, digest = record["recipe"], record["recipe_digest"]
     except (ConfigError, KeyError) as error:
@@ -120,7 +157,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
             f"{folder / RECORD}: {error}; it was written by vol3d {provenance.get('vol3d')}"
         ) from None
     model = VisionLanguageModel.from_pretrained(folder)
-    return Checkpoint(model.to(device).eval(), channels, (z, y, x), recipe, digest, calibration, provenance)
+    return Checkpoint(model.to(device).eval(), channels, (z, y, x), recipe, digest, calibration, predict, provenance)
 
 
 def find_model_folder(path: Path) -> Path:

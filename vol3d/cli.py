@@ -69,7 +69,9 @@ def preprocess(
     source: Annotated[str | None, typer.Option(help="Dataset layout of a folder: sts.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     shard: Annotated[str, typer.Option(metavar="I/N", help="Only every N-th study, from the I-th.")] = "1/1",
-    assume_hu: Annotated[bool, typer.Option("--assume-hu", help="Trust that a suspicious CT holds HU; recorded.")] = False,
+    assume_hu: Annotated[
+        bool, typer.Option("--assume-hu", help="Trust that a suspicious CT holds HU; recorded.")
+    ] = False,
 ) -> None:
     """Turn raw studies into cache entries. Run again to resume; bad studies go to CACHE/quarantine.jsonl.
 
@@ -102,7 +104,9 @@ def train(
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder.")],
     init: Annotated[Path | None, typer.Option(metavar="CHECKPOINT", help="Start from these weights.")] = None,
     resume: Annotated[Literal["auto", "no"], typer.Option(help="auto: go on where RUN stopped.")] = "no",
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. train.steps=9.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. train.steps=9.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build all, run one step, write nothing.")] = False,
 ) -> None:
     """Train with DeepSpeed: alone, under the deepspeed launcher, torchrun or srun.
@@ -121,9 +125,13 @@ def segment(
     out: Out,
     prompt: Annotated[list[str] | None, typer.Option(help="A phrase; repeat for more.")] = None,
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="One phrase a line.")] = None,
-    grid: Annotated[Literal["ct", "pet"] | None, typer.Option(help="Grid of the masks; CT's where there is one.")] = None,
+    grid: Annotated[
+        Literal["ct", "pet"] | None, typer.Option(help="Grid of the masks; CT's where there is one.")
+    ] = None,
     device: Device = "auto",
-    assume_hu: Annotated[bool, typer.Option("--assume-hu", help="Trust that a suspicious CT holds HU; recorded.")] = False,
+    assume_hu: Annotated[
+        bool, typer.Option("--assume-hu", help="Trust that a suspicious CT holds HU; recorded.")
+    ] = False,
 ) -> None:
     """Masks for phrases, on the source grid, with probability, volume, SUVmax and slices.
 

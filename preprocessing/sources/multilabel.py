@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 
+from preprocessing.read_nifti import read_nifti
 from vol3d.text.organs import class_phrases
 
 _VERTEBRAE = [
@@ -36,7 +36,7 @@ TOTALSEGMENTATOR_V2: tuple[str, ...] = (
 
 def row(study_id: str, ct: Path, labels: Path, *, min_voxels: int = 1, **fields: Any) -> dict[str, Any]:
     """Manifest row for a CT and a TotalSegmentator label map; labels under `min_voxels` are left out, not absent."""
-    numbers, counts = np.unique(np.asarray(nibabel.load(labels).dataobj), return_counts=True)
+    numbers, counts = np.unique(read_nifti(labels).array_ZYX, return_counts=True)
     masks = [
         {
             "path": str(Path(labels).resolve()),

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from vol3d.cache import Cache, EntryData, create_cache, write_entry
+from vol3d.checkpoint import PredictConfig
 from vol3d.data.channels import ChannelConfig, crop_to_channels, read_crop
 from vol3d.errors import ConfigError
 from vol3d.geometry import Grid
-from vol3d.infer.predictor import ABSENT_LOGIT, PredictConfig, predict
+from vol3d.infer.predictor import ABSENT_LOGIT, predict
 from vol3d.infer.slab import Slab
 from vol3d.infer.tiles import tile_rows
 from vol3d.volume import Volume

@@ -126,7 +126,9 @@ def test_a_grid_at_the_wanted_spacing_is_left_alone():
     assert common_grid([grid.flip((0, 1))], (3, 3, 3)).same_as(grid, 1e-6)
 
 
-@pytest.mark.parametrize("bad", [{"spacing_mm": (0.0, 1.0, 1.0)}, {"levels": 0}, {"chunk": 4}, {"body_margin_mm": -1.0}])
+@pytest.mark.parametrize(
+    "bad", [{"spacing_mm": (0.0, 1.0, 1.0)}, {"levels": 0}, {"chunk": 4}, {"body_margin_mm": -1.0}]
+)
 def test_configuration_is_checked(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         config(**bad)

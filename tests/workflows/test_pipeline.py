@@ -104,8 +104,14 @@ def test_a_finished_run_is_not_overwritten_and_resumes_to_nothing(vol3d, tiny, c
         (["segment", "/nowhere", "{study}", "--prompt", "liver", "--out", "{out}"], "checkpoint"),
         (["segment", "{run}", "{study}", "--prompt", "x", "--device", "cuda", "--out", "{out}"], "--device cpu"),
         (["evaluate", "{run}", "/nowhere", "--out", "{out}"], "vol3d preprocess"),
-        (["train", "{config}", "--cache", "{cache}", "--out", "{out}", "--set", "train.stepz=1"], "did you mean 'steps'"),
-        (["preprocess", "{manifest}", "--config", "{config}", "--out", "{out}", "--shard", "3"], "expected --shard I/N"),
+        (
+            ["train", "{config}", "--cache", "{cache}", "--out", "{out}", "--set", "train.stepz=1"],
+            "did you mean 'steps'",
+        ),
+        (
+            ["preprocess", "{manifest}", "--config", "{config}", "--out", "{out}", "--shard", "3"],
+            "expected --shard I/N",
+        ),
         (["preprocess", "{manifest}", "--config", "{config}", "--out", "{out}", "--source", "zip"], "--source"),
         (["preprocess", "{manifest}", "--config", "{manifest}", "--out", "{out}"], "YAML"),
         (["verify", "{out}"], "cache.json"),

@@ -11,12 +11,13 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from vol3d.cache import Entry
+from vol3d.checkpoint import PredictConfig
 from vol3d.data.channels import ChannelConfig, Crop, crop_to_channels, read_crop
 from vol3d.data.phrases import names_side
 from vol3d.errors import ConfigError
@@ -31,30 +32,6 @@ AIR_BELOW_SUV = 0.1
 
 ABSENT_LOGIT = -30.0
 """Presence of every phrase in a study that has no tile with a body in it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """How a study is covered."""
-
-    overlap: float = 0.5
-    """Share by which neighbouring tiles overlap at least."""
-    batch_tiles: int = 1
-    """Tiles per forward pass; more than 1 only helps a GPU."""
-    phrase_chunk: int = 16
-    """Phrases asked of a tile at a time."""
-    mirror_axes: tuple[Literal["z", "y", "x"], ...] = ()
-    """Averaged over mirrored views, 2 to the power of the number of axes; x is refused if a phrase names a side."""
-    bf16: bool = False
-    """Forward passes in bfloat16 where autocast allows."""
-    skip_air: bool = True
-    """Tiles without body are answered with empty masks and not computed."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= 0.9:
-            raise ConfigError(f"expected an overlap of tiles in 0..0.9, found {self.overlap}")
-        if self.batch_tiles < 1 or self.phrase_chunk < 1:
-            raise ConfigError("expected batch_tiles and phrase_chunk of at least 1")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,14 @@ from vol3d.model.text import TextConfig, TextEncoder, find_model, is_uncased, no
 from vol3d.types import Array
 
 SCHEMA = 1
+
+
+def bank_root() -> Path:
+    """Folder of all banks of this user: VOL3D_CACHE_HOME/text, by default ~/.cache/vol3d/text."""
+    home = os.environ.get("VOL3D_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache" / "vol3d") / "text"
+
+
 _SEGMENT_TEXTS = 2048
 _RECENT_TEXTS = 4096
 

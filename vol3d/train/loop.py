@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,7 @@ from vol3d.cache import Cache
 from vol3d.checkpoint import start_from
 from vol3d.data.dataset import PatchDataset
 from vol3d.errors import ConfigError, FingerprintError
-from vol3d.model.bank import EmbeddingBank
+from vol3d.model.bank import EmbeddingBank, bank_root
 from vol3d.model.vlm import ModelConfig, VisionLanguageModel, resolve_model
 from vol3d.tasks.segment import SegmentTask
 from vol3d.train import ranks
@@ -25,15 +24,9 @@ from vol3d.train.run import Run, TrainResult, Validate, seed_step
 from vol3d.train.run_config import RunConfig
 from vol3d.train.run_folder import RunFolder, read_state
 
-__all__ = ["TrainResult", "Validate", "bank_root", "open_cache", "train"]
+__all__ = ["TrainResult", "Validate", "open_cache", "train"]
 
 log = logging.getLogger("vol3d")
-
-
-def bank_root() -> Path:
-    """Folder of the embedding banks: VOL3D_CACHE_HOME/text, by default ~/.cache/vol3d/text."""
-    home = os.environ.get("VOL3D_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache" / "vol3d") / "text"
 
 
 def train(

@@ -194,7 +194,7 @@ class Run:
         data = self.config.data
         checkpoint = Checkpoint(
             self.plain, data.channels, data.patch_size, self.cache.recipe, self.cache.recipe_digest,
-            provenance=provenance,
+            predict=self.config.predict, provenance=provenance,
         )  # fmt: skip
         save_checkpoint(self.folder.root / name, checkpoint)
 

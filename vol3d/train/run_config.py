@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from vol3d.checkpoint import PredictConfig
 from vol3d.data.dataset import DataConfig
 from vol3d.errors import ConfigError
 from vol3d.model.vlm import ModelConfig
@@ -86,5 +87,7 @@ class RunConfig:
     """The losses."""
     train: TrainConfig
     """The loop."""
+    predict: PredictConfig = field(default_factory=PredictConfig)
+    """How whole studies are covered, in validation and by whoever uses the model."""
     seed: int = 0
     """Of the weights, the samples and everything drawn in a step."""

@@ -10,7 +10,6 @@ from vol3d.cache import Entry
 from vol3d.checkpoint import Calibration
 from vol3d.metrics.findings import choose_threshold, fit_platt
 from vol3d.metrics.segmentation import dice
-from vol3d.workflows.asking import presence_probability
 from vol3d.workflows.scoring import Ask, ask_study, probes_of
 
 MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -43,7 +42,7 @@ def calibrate(ask: Ask, entries: Sequence[Entry]) -> tuple[Calibration, dict[str
         return Calibration(), {"probes": 0}
     scale, bias = fit_platt(np.array(truths), np.array(logits))
     fitted = Calibration(scale=scale, bias=bias)
-    probabilities = np.array([presence_probability(x, fitted) for x in logits])
+    probabilities = np.array([fitted.probability(x) for x in logits])
     means = {t: float(np.mean(scores)) for t, scores in dice_at.items() if scores}
     calibration = Calibration(
         scale=scale,

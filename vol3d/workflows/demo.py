@@ -10,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-
 from preprocessing.phantom import write_phantoms
 from vol3d.cache import Cache, Entry
 from vol3d.export.figures import save_overlay_png
@@ -29,7 +28,9 @@ PICTURED = 3
 PROMPTS_EACH = 6
 
 
-def run_demo(out: Path, *, overrides: tuple[str, ...] = (), studies: int = STUDIES, echo: Callable[[str], Any] = print) -> None:
+def run_demo(
+    out: Path, *, overrides: tuple[str, ...] = (), studies: int = STUDIES, echo: Callable[[str], Any] = print
+) -> None:
     """Writes ``index.html``, ``metrics.json`` and everything they come from below `out`.
 
     Args:
@@ -76,7 +77,9 @@ def _ask_one(entry: Entry, manifest: Path, out: Path) -> dict[str, Any]:
     picture.parent.mkdir(parents=True, exist_ok=True)
     save_overlay_png(picture, ct, pet, masks, f"{entry.study_id}: answers", lesions[0] if lesions else None)
     truth = out / "pictures" / f"{entry.study_id}-truth.png"
-    save_overlay_png(truth, ct, pet, _truths(entry, prompts), f"{entry.study_id}: truth", lesions[0] if lesions else None)
+    save_overlay_png(
+        truth, ct, pet, _truths(entry, prompts), f"{entry.study_id}: truth", lesions[0] if lesions else None
+    )
     return {"study": entry.study_id, "picture": picture, "truth": truth, "answers": answers, "report": entry.report}
 
 
@@ -97,9 +100,10 @@ def _page(metrics: dict[str, Any], pages: list[dict[str, Any]]) -> str:
     parts = [
         "<!doctype html><meta charset='utf-8'><title>vol3d demo</title>",
         "<style>body{font:15px sans-serif;margin:2em;max-width:1200px}img{max-width:100%}"
-        "table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}"
+        "table{border-collapse:collapse;margin:1em 0}"
+        "td,th{padding:.2em .8em;border-bottom:1px solid #ccc;text-align:left}"
         "</style><h1>vol3d demo</h1>",
-        f"<p>Phantom PET/CT studies, read from DICOM, cached, trained on and segmented in {metrics['minutes']} minutes. "
+        f"<p>Phantom PET/CT, read from DICOM, cached, trained on and segmented in {metrics['minutes']} minutes. "
         "The patient's right is on the left of the picture.</p>",
         f"<h2>Test split, {metrics['studies']} studies</h2><table>{rows}</table>",
         "<p><img src='evaluation/presence.png' alt='ROC and calibration of presence'></p>",

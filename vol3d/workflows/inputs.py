@@ -21,8 +21,8 @@ _NIFTI = (".nii.gz", ".nii")
 def studies_in(path: Path) -> list[Row | BadRow]:
     """The studies that INPUT names.
 
-    A folder is one study: ``ct.nii.gz`` and/or ``pet.nii.gz`` (or ``.nii``), subfolders ``ct`` and/or ``pet`` with DICOM
-    series, or DICOM files of a CT and/or PET series anywhere below it. A file is a manifest.
+    A folder is one study: ``ct.nii.gz`` and/or ``pet.nii.gz`` (or ``.nii``), subfolders ``ct`` and/or ``pet`` with a
+    DICOM series, or DICOM files of a CT and/or PET series anywhere below it. A file is a manifest.
 
     Raises:
         ManifestError: nothing there, or no image in it.
@@ -38,10 +38,11 @@ def studies_in(path: Path) -> list[Row | BadRow]:
         images = {name: path for name, code in MODALITY_OF.items() if code in present}
     if not images:
         raise ManifestError(
-            f"expected ct.nii.gz and/or pet.nii.gz, folders ct and/or pet, or DICOM CT or PET series in {path}, found none"
+            f"expected ct.nii.gz and/or pet.nii.gz, folders ct and/or pet, or DICOM CT or PET series in {path}, "
+            f"found none"
         )
     study_id = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-.") or "study"
-    return [Row(study_id=study_id[:128], patient_id=study_id, **images)]
+    return [Row(study_id=study_id[:128], patient_id=study_id, ct=images.get("ct"), pet=images.get("pet"))]
 
 
 def _image_in(folder: Path, name: str) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,6 @@ from vol3d.export.regrid import to_source_grid
 from vol3d.metrics.segmentation import dice, lesion_counts, mirror_left_right, score, suv_match, wrong_side
 from vol3d.text.organs import side_of
 from vol3d.types import Array
-from vol3d.workflows.asking import mask_level, presence_probability
 
 Ask = Callable[[Entry, list[str]], "tuple[Array, Array]"]
 """(entry, phrases) -> probability_PZYX uint8 on the entry's grid, presence_P logits."""
@@ -47,9 +46,10 @@ def probes_of(entry: Entry, wordings: Literal["one", "all"] = "one", absent_limi
     Which one is fixed by the study and the mask, so that two models are asked the same.
     """
     out: list[Probe] = []
-    unseen = entry.meta.get("unseen_phrases", {}) if hasattr(entry, "meta") else {}
+    unseen = entry.attributes.get("meta", {}).get("unseen_phrases", {})
     for mask in entry.masks:
-        for wording, phrases in (("seen", mask.phrases), ("unseen", unseen.get(mask.name, ()))):
+        by_wording: dict[Wording, Sequence[str]] = {"seen": mask.phrases, "unseen": unseen.get(mask.name, ())}
+        for wording, phrases in by_wording.items():
             if phrases:
                 first = _stable_choice(f"{entry.study_id}:{mask.name}", len(phrases))
                 chosen = phrases if wordings == "all" else [phrases[first]]
@@ -107,9 +107,9 @@ def score_probe(
     probe: Probe, entry: Entry, probability_ZYX: Array, presence_logit: float, calibration: Calibration
 ) -> Case:
     """Scores on the entry's grid; lesions of studies with PET on the native PET grid as well."""
-    probability = presence_probability(presence_logit, calibration)
+    probability = calibration.probability(presence_logit)
     present = probability >= calibration.presence_threshold
-    level = mask_level(calibration) if present else 256  # above every uint8: an empty mask
+    level = calibration.mask_level if present else 256  # above every uint8: an empty mask
     answer = probability_ZYX >= level
     shape = entry.grid.shape
     truth = np.zeros(shape, np.uint8) if probe.mask is None else entry.read_mask(probe.mask.name, (0, 0, 0), shape)

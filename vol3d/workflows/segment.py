@@ -25,7 +25,7 @@ from vol3d.measure import slices, suv_statistics, volume_ml
 from vol3d.progress import progress
 from vol3d.text.organs import structure_in
 from vol3d.types import Array
-from vol3d.workflows.asking import Asker, presence_probability
+from vol3d.workflows.asking import Asker
 from vol3d.workflows.inputs import scratch_entry, studies_in
 
 
@@ -167,16 +167,13 @@ def _answer(
     series: str,
 ) -> tuple[dict[str, Any], Array]:
     calibration = checkpoint.calibration
-    probability = presence_probability(float(presence_P[i]), calibration)
+    probability = calibration.probability(float(presence_P[i]))
     threshold = calibration.mask_threshold
     mask = np.zeros(source_grid.shape, np.uint8)
     if probability >= calibration.presence_threshold:
         mask = to_source_grid(probability_PZYX[i], entry.grid, source_grid, threshold)
-    in_view = site is None or presence_probability(float(presence_P[site]), calibration) >= calibration.presence_threshold
-    if mask.any():
-        state = "present"
-    else:
-        state = "absent" if in_view else "not in field of view"
+    in_view = site is None or calibration.probability(float(presence_P[site])) >= calibration.presence_threshold
+    state = "present" if mask.any() else "absent" if in_view else "not in field of view"
     answer: dict[str, Any] = {
         "state": state,
         "probability": round(probability, 6),
@@ -198,7 +195,7 @@ def _answer(
 
 def read_array(path: Path) -> Array:
     """The array of a NIfTI file that `write_nifti` wrote, in Z, Y, X order."""
-    return np.asarray(nibabel.load(path).dataobj).transpose()
+    return np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj).transpose()
 
 
 def slug(text: str) -> str:

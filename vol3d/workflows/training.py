@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from vol3d.cache import Cache, Entry
-from vol3d.checkpoint import RUN_CHOICES, Calibration, Checkpoint, load_checkpoint, save_checkpoint
+from vol3d.checkpoint import RUN_CHOICES, Checkpoint, load_checkpoint, save_checkpoint
 from vol3d.config import digest, load_yaml
 from vol3d.metrics.findings import auroc
 from vol3d.metrics.segmentation import dice
@@ -53,10 +53,7 @@ def run_training(
         config, cache_root, out, recipe_digest=digest(recipe), init=init, resume=resume, dry_run=dry_run,
         validate=_validator(config, cache, entries[:VALIDATION_STUDIES]) if entries else None,
     )  # fmt: skip
-    if dry_run:
-        for name, value in result.figures.items():
-            log.info("%-32s %s", name, value)
-    elif ranks.join().rank == 0:
+    if not dry_run and ranks.join().rank == 0:
         _finish(out, cache, config, entries)
     return result
 
@@ -66,8 +63,9 @@ def _validator(
 ) -> Callable[[VisionLanguageModel], dict[str, float]]:
     def validate(model: VisionLanguageModel) -> dict[str, float]:
         checkpoint = Checkpoint(
-            model, config.data.channels, config.data.patch_size, cache.recipe, cache.recipe_digest, Calibration()
-        )
+            model, config.data.channels, config.data.patch_size, cache.recipe, cache.recipe_digest,
+            predict=config.predict,
+        )  # fmt: skip
         return judge(Asker(checkpoint, str(next(model.parameters()).device)), entries)
 
     return validate
@@ -103,6 +101,8 @@ def _finish(out: Path, cache: Cache, config: RunConfig, entries: Sequence[Entry]
         if not folder.is_dir():
             continue
         checkpoint = load_checkpoint(folder)
+        if "calibrated_on" in checkpoint.provenance:  # a finished run that was resumed
+            continue
         calibration, chosen_by = calibrate(Asker(checkpoint, "cpu"), entries)
         provenance = {**checkpoint.provenance, "calibrated_on": chosen_by, "trained_phrases": phrases}
         save_checkpoint(folder, replace(checkpoint, calibration=calibration, provenance=provenance))
