@@ -95,10 +95,10 @@ def read_labels(path: Path, value: int | None = None) -> tuple[Array, Grid]:
 
     Args:
         path: NIfTI file of integers.
-        value: the label whose voxels are members; None if the file holds 0 and 1 only.
+        value: the label whose voxels are members; None if the file holds 0 and one other value.
 
     Raises:
-        ReadError: not integers, or other values than 0 and 1 and no `value` to choose one; and as `read_nifti`.
+        ReadError: not integers, or several labels and no `value` to choose one; and as `read_nifti`.
     """
     found = read_nifti(path)
     array = found.array_ZYX
@@ -111,11 +111,11 @@ def read_labels(path: Path, value: int | None = None) -> tuple[Array, Grid]:
     if value is not None:
         return (array == value).astype(np.uint8), found.grid
     lowest, highest = int(array.min()), int(array.max())
-    if lowest < 0 or highest > 1:
+    if lowest < 0 or not np.isin(array, (0, highest)).all():  # 0 and 255, say, is a mask all the same
         labels = lowest + np.flatnonzero(np.bincount(array.ravel().astype(np.int32) - lowest))
         shown = ", ".join(str(v) for v in labels[:12]) + (", ..." if len(labels) > 12 else "")
-        raise ReadError(f"{path}: expected a mask of 0 and 1, found the labels {shown}; say which value is meant")
-    return array.astype(np.uint8), found.grid
+        raise ReadError(f"{path}: expected a mask of 0 and one value, found the labels {shown}; say which is meant")
+    return (array > 0).astype(np.uint8), found.grid
 
 
 def _bytes(path: Path) -> bytes:

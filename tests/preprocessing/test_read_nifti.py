@@ -250,7 +250,7 @@ def test_masks_of_several_labels_need_a_value(tmp_path):
     array = np.zeros(SHAPE, np.uint8)
     array[0], array[1], array[2, 0, 0] = 5, 1, 117
     path = save(tmp_path / "m.nii.gz", array)
-    with pytest.raises(ReadError, match="0 and 1, found the labels 0, 1, 5, 117; say which"):
+    with pytest.raises(ReadError, match="one value, found the labels 0, 1, 5, 117; say which"):
         read_mask(path)
     reading = read_mask(path, value=5)
     assert reading.volume.array_ZYX.sum() == 30
@@ -272,3 +272,9 @@ def test_labels_of_a_real_scan(data_dir):
     ct = read_image(data_dir / "totalsegmentator/example_ct_sm.nii.gz", "ct").volume
     assert ct.grid.same_as(mask.grid)
     assert ct.array_ZYX[mask.array_ZYX > 0].mean() == pytest.approx(45, abs=1)  # liver
+
+
+def test_a_mask_of_0_and_255_is_a_mask(tmp_path):
+    array = np.zeros(SHAPE, np.uint8)
+    array[1] = 255
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "m.nii.gz", array)).volume.array_ZYX.max(), 1)
