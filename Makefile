@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup setup-system lint test test-slow bench demo clean
+.PHONY: setup setup-system lint test test-slow demo clean
 
 setup: $(STAMP)
 
@@ -26,13 +26,10 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -m 'not slow' --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not slow' --durations=15
 
 test-slow: setup
-	$(BIN)/pytest --durations=25
-
-bench: setup
-	$(BIN)/python -m benchmarks.run
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=25
 
 demo: setup
 	$(BIN)/vol3d demo --out out/demo
