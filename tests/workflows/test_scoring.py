@@ -1,0 +1,152 @@
+"""Scores of answers that are known voxel by voxel."""
+
+import numpy as np
+import pytest
+
+from vol3d.cache import Cache, EntryData, MaskRecord, create_cache, write_entry
+from vol3d.checkpoint import Calibration
+from vol3d.geometry import Grid
+from vol3d.volume import Volume
+from vol3d.workflows.calibrate import calibrate
+from vol3d.workflows.evaluate import summarise
+from vol3d.workflows.scoring import ask_study, probes_of, score_probe
+
+GRID = Grid.from_spacing((10, 12, 20), (2.0, 2.0, 2.0), (-19.0, 0.0, 0.0))  # x from -19 to 19 mm: the midline is at 0
+LEFT, RIGHT = (slice(2, 6), slice(2, 8), slice(2, 6)), (slice(2, 6), slice(2, 8), slice(14, 18))
+
+
+def mask_of(*boxes):
+    mask = np.zeros(GRID.shape, np.uint8)
+    for box in boxes:
+        mask[box] = 1
+    return mask
+
+
+def kidney(side):
+    return MaskRecord(name=f"{side}_kidney", image="ct", phrases=(f"{side} kidney",), label=f"{side}_kidney")
+
+
+@pytest.fixture
+def entry(tmp_path):
+    lesion = mask_of((slice(7, 9), slice(2, 4), slice(3, 5)))  # 8 voxels, on the left
+    pet = np.ones(GRID.shape, np.float32)
+    pet[8, 3, 4] = 9.0
+    data = EntryData(
+        study_id="s",
+        images={"ct": Volume(np.zeros(GRID.shape, np.float32), GRID, "ct"), "pet": Volume(pet, GRID, "pet")},
+        masks=[
+            (kidney("left"), mask_of(LEFT)),
+            (kidney("right"), mask_of(RIGHT)),
+            (MaskRecord(name="lesion_1", image="ct", phrases=("left lesion",), finding_id="f1"), lesion),
+        ],
+        source_grids={"ct": GRID, "pet": GRID}, pet_native=Volume(pet, GRID, "pet"),
+        native_masks={"left_kidney": mask_of(LEFT), "right_kidney": mask_of(RIGHT), "lesion_1": lesion},
+        attributes={
+            "recipe_digest": "r", "fingerprint": "f", "split": "test", "absent": ["right lesion"], "patient_key": "p",
+            "body_center_mm": [0.0, 0.0, 0.0], "meta": {"unseen_phrases": {"lesion_1": ["sinister spot"]}},
+        },
+    )  # fmt: skip
+    create_cache(tmp_path, {}, "r")
+    write_entry(tmp_path, data)
+    return Cache(tmp_path).entry("s")
+
+
+def test_probes_name_everything_once(entry):
+    found = [(p.phrase, p.kind, p.wording) for p in probes_of(entry)]
+    assert found == [
+        ("left kidney", "organ", "seen"), ("right kidney", "organ", "seen"), ("left lesion", "lesion", "seen"),
+        ("sinister spot", "lesion", "unseen"), ("right lesion", "absent", "absent"),
+    ]  # fmt: skip
+    assert probes_of(entry, absent_limit=0) == probes_of(entry)[:-1]
+
+
+def answers(**by_phrase):
+    """phrase (with _ for a blank) -> (mask, logit)."""
+
+    def ask(entry, phrases):
+        found = [by_phrase.get(p.replace(" ", "_"), (mask_of(), -9.0)) for p in phrases]
+        return np.stack([m * np.uint8(255) for m, _ in found]), np.array([x for _, x in found], np.float32)
+
+    return ask
+
+
+def scored(entry, **by_phrase):
+    probes = probes_of(entry)
+    probability_PZYX, presence_P = ask_study(answers(**by_phrase), entry, probes)
+    return {
+        p.phrase: score_probe(p, entry, m, float(x), Calibration())
+        for p, m, x in zip(probes, probability_PZYX, presence_P, strict=True)
+    }
+
+
+def test_half_of_a_kidney(entry):
+    half = mask_of((slice(2, 6), slice(2, 5), slice(2, 6)))  # 48 of 96 voxels
+    case = scored(entry, left_kidney=(half, 3.0))["left kidney"]
+    assert case.dice == pytest.approx(2 * 48 / (48 + 96))
+    assert case.truth_ml == pytest.approx(0.768)
+    assert case.answer_ml == pytest.approx(0.384)
+    assert case.wrong_side == 0
+    assert case.probability == pytest.approx(1 / (1 + np.exp(-3)))
+
+
+def test_the_other_kidney_is_the_wrong_side(entry):
+    cases = scored(entry, left_kidney=(mask_of(RIGHT), 3.0), right_kidney=(mask_of(RIGHT), 3.0))
+    assert cases["left kidney"].wrong_side == 1
+    assert cases["left kidney"].dice == 0
+    assert cases["right kidney"].wrong_side == 0
+    assert scored(entry)["left kidney"].wrong_side == 1  # empty counts as wrong
+
+
+def test_a_lesion_is_mirrored_about_the_body(entry):
+    mirrored = mask_of((slice(7, 9), slice(2, 4), slice(15, 17)))
+    assert scored(entry, left_lesion=(mirrored, 3.0))["left lesion"].wrong_side == 1
+
+
+def test_suv_match_needs_the_hottest_voxel(entry):
+    true = entry.read_mask("lesion_1", (0, 0, 0), GRID.shape)
+    without = true.copy()
+    without[8, 3, 4] = 0
+    hit, miss = (scored(entry, left_lesion=(m, 3.0))["left lesion"] for m in (true, without))
+    assert (hit.suv_match, miss.suv_match) == (1.0, 0.0)
+    assert miss.dice_native_pet == pytest.approx(2 * 7 / 15)
+    assert (hit.lesion_tp, hit.lesion_fp, hit.lesion_fn) == (1, 0, 0)
+
+
+def test_a_phrase_called_absent_has_no_mask(entry):
+    case = scored(entry, left_kidney=(mask_of(LEFT), -1.0))["left kidney"]
+    assert not case.answered_present
+    assert case.dice == 0
+    wrong = scored(entry, right_lesion=(mask_of(LEFT), 2.0))["right lesion"]
+    assert wrong.answered_present
+    assert np.isnan(wrong.nsd_2mm) or wrong.nsd_2mm == 0
+    assert wrong.answer_ml == pytest.approx(0.768)
+
+
+def test_summary_by_hand(entry):
+    true = entry.read_mask("lesion_1", (0, 0, 0), GRID.shape)
+    cases = scored(
+        entry, left_kidney=(mask_of(LEFT), 4.0), right_kidney=(mask_of(LEFT), 4.0), left_lesion=(true, 2.0),
+        sinister_spot=(mask_of(), 2.0), right_lesion=(mask_of(), -4.0),
+    )  # fmt: skip
+    summary = summarise(list(cases.values()))
+    headline = summary["headline"]
+    assert headline["organ_dice"] == 0.5
+    assert headline["lesion_dice"] == 1.0
+    assert headline["lesion_f1"] == 1.0
+    assert headline["wrong_side"] == pytest.approx(1 / 3, abs=1e-4)
+    assert headline["absent_answered_empty"] == 1.0
+    assert headline["unseen_gap"] == 1.0  # the unseen wording found nothing
+    assert headline["presence_auroc"] == 1.0
+    assert summary["probes"] == {"organ": 2, "lesion": 1, "absent": 1, "unseen": 1}
+
+
+def test_calibration_is_fitted_on_what_it_is_shown(entry):
+    ask = answers(
+        left_kidney=(mask_of(LEFT), -1.0), right_kidney=(mask_of(RIGHT), -1.5), left_lesion=(mask_of(), -2.0),
+        right_lesion=(mask_of(), -6.0),
+    )  # fmt: skip
+    calibration, chosen_by = calibrate(ask, [entry] * 5)
+    assert chosen_by["probes"] == 20
+    assert chosen_by["present"] == 15
+    assert calibration.probability(-2.0) >= calibration.presence_threshold > calibration.probability(-6.0)
+    assert calibrate(ask, [])[0] == Calibration()
