@@ -69,7 +69,11 @@ def read_manifest(path: Path) -> Iterator[Row | BadRow]:
     if not path.is_file():
         raise ManifestError(f"expected a manifest (JSON lines), found no file at {path}")
     seen: set[str] = set()
-    lines = [(n, line) for n, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"expected a manifest (JSON lines in UTF-8), found other bytes in {path}: {error}") from None
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise ManifestError(f"expected at least one study in {path}, found none")
     for number, line in lines:
@@ -89,7 +93,7 @@ def read_manifest(path: Path) -> Iterator[Row | BadRow]:
 
 
 def parse_row(record: Any, folder: Path) -> Row:
-    """Checks one row and resolves its paths.
+    """Checks one row and resolves its paths. A key whose value is null is as good as left out.
 
     Raises:
         ManifestError: unknown key, wrong type, missing image or file, unsafe study id.
@@ -97,45 +101,76 @@ def parse_row(record: Any, folder: Path) -> Row:
     if not isinstance(record, dict):
         raise ManifestError(f"expected a JSON object, found {type(record).__name__}")
     _check_keys(record, _KEYS, "row")
+    record = {key: value for key, value in record.items() if value is not None}
     study_id = check_study_id(record.get("study_id", ""))
     images = {k: _existing(record[k], folder, k) for k in ("ct", "pet") if record.get(k)}
     if not images:
         raise ManifestError("expected at least one image, found neither 'ct' nor 'pet'")
     if record.get("split") not in SPLITS:
         raise ManifestError(f"expected split train, val or test, found {record['split']!r}")
-    for phrase in record.get("absent", []):
-        _text(phrase, "absent")
     return Row(
         study_id=study_id,
-        patient_id=str(record.get("patient_id", study_id)),
-        masks=tuple(_parse_mask(m, folder) for m in record.get("masks", [])),
-        absent=tuple(record.get("absent", [])),
-        labels=dict(record.get("labels", {})),
-        findings=tuple(record.get("findings", [])),
-        report=dict(record.get("report", {})),
-        prior=record.get("prior"),
-        qa=tuple(record.get("qa", [])),
-        meta=dict(record.get("meta", {})),
+        patient_id=_identity(record.get("patient_id", study_id)),
+        masks=tuple(_parse_mask(m, folder) for m in _items(record, "masks", dict, "objects with a path")),
+        absent=tuple(_text(p, "absent") for p in _items(record, "absent", str, "phrases")),
+        labels=_labels(record),
+        findings=tuple(_items(record, "findings", dict, "objects")),
+        report={k: _text(v, f"report: {k}") for k, v in _object(record, "report").items() if v not in (None, "")},
+        prior=_object(record, "prior") or None,
+        qa=tuple(_items(record, "qa", dict, "objects")),
+        meta=_object(record, "meta"),
         split=record.get("split"),
         ct=images.get("ct"),
         pet=images.get("pet"),
     )
 
 
-def _parse_mask(record: Any, folder: Path) -> MaskRow:
-    if not isinstance(record, dict):
-        raise ManifestError(f"expected each mask to be an object with a path, found {record!r}")
+def _parse_mask(record: dict[str, Any], folder: Path) -> MaskRow:
     _check_keys(record, _MASK_KEYS, "mask")
-    phrases = record.get("phrases") or ([record["phrase"]] if record.get("phrase") else [])
+    record = {key: value for key, value in record.items() if value is not None}
+    phrases = _items(record, "phrases", str, "phrases") or ([record["phrase"]] if record.get("phrase") else [])
     if not phrases:
         raise ManifestError(f"expected 'phrases' (or 'phrase') for mask {record.get('path')!r}, found none")
+    value = record.get("value")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ManifestError(f"expected the 'value' of a mask to be a label of its file (1, 2, ...), found {value!r}")
     return MaskRow(
         path=_existing(record.get("path"), folder, "mask path"),
         phrases=tuple(_text(p, "phrases") for p in phrases),
-        label=record.get("label"),
-        finding_id=record.get("finding_id"),
-        value=record.get("value"),
+        label=_text(record["label"], "label") if "label" in record else None,
+        finding_id=_text(record["finding_id"], "finding_id") if "finding_id" in record else None,
+        value=value,
     )
+
+
+def _items(record: dict[str, Any], key: str, kind: type, what: str) -> list[Any]:
+    """A list of one type; a bare text, which would be taken apart into letters, is refused."""
+    items = record.get(key, [])
+    if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
+        raise ManifestError(f"expected {key!r} to be a list of {what}, found {items!r}")
+    return items
+
+
+def _object(record: dict[str, Any], key: str) -> dict[str, Any]:
+    value = record.get(key, {})
+    if not isinstance(value, dict):
+        raise ManifestError(f"expected {key!r} to be an object, found {value!r}")
+    return value
+
+
+def _labels(record: dict[str, Any]) -> dict[str, int | None]:
+    labels = _object(record, "labels")
+    for name, value in labels.items():
+        if value not in (0, 1, None):
+            raise ManifestError(f"expected label {name!r} to be 1, 0 or null, found {value!r}")
+    return labels
+
+
+def _identity(value: Any) -> str:
+    """A patient's id; a number is taken as its digits, an empty one would make one patient of many."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return _text(value, "patient_id")
 
 
 def _check_keys(record: dict[str, Any], known: tuple[str, ...], what: str) -> None:

@@ -35,13 +35,27 @@ def test_a_row_resolves_its_paths(folder):
         ({"split": "dev"}, "train, val or test"),
         ({"masks": [{"path": "liver.nii.gz"}]}, "expected 'phrases'"),
         ({"masks": [{"path": "liver.nii.gz", "phrases": [""]}]}, "expected text"),
-        ({"masks": ["liver.nii.gz"]}, "object with a path"),
-        ({"absent": [3]}, "expected text"),
+        ({"masks": ["liver.nii.gz"]}, "list of objects with a path"),
+        ({"masks": [{"path": "liver.nii.gz", "phrases": "liver"}]}, "'phrases' to be a list"),
+        ({"masks": [{"path": "liver.nii.gz", "phrase": "liver", "value": "5"}]}, "'value' of a mask"),
+        ({"absent": [3]}, "'absent' to be a list of phrases"),
+        ({"absent": "lesion"}, "'absent' to be a list of phrases"),
+        ({"labels": {"effusion": "yes"}}, "1, 0 or null"),
+        ({"report": "normal"}, "'report' to be an object"),
+        ({"findings": "none"}, "'findings' to be a list"),
+        ({"patient_id": ""}, "patient_id"),
     ],
 )
 def test_faults_are_named(folder, fields, message):
     with pytest.raises(ManifestError, match=message):
         parse_row(row(**fields), folder)
+
+
+def test_null_is_as_good_as_left_out(folder):
+    nothing = dict.fromkeys(("patient_id", "masks", "absent", "labels", "findings", "report", "qa", "meta", "split"))
+    parsed = parse_row(row(**nothing), folder)
+    assert parsed.patient_id == "s1"  # not the text "None", which would make one patient of many
+    assert parsed == parse_row({"study_id": "s1", "ct": "ct.nii.gz"}, folder)
 
 
 def test_one_bad_line_does_not_stop_the_others(folder):
@@ -56,7 +70,10 @@ def test_one_bad_line_does_not_stop_the_others(folder):
     assert "twice" in twice.reason
 
 
-def test_an_empty_or_missing_manifest(folder):
+def test_an_empty_missing_or_foreign_manifest(folder):
+    (folder / "image.nii.gz").write_bytes(b"\x1f\x8b\x08\x00")
+    with pytest.raises(ManifestError, match="UTF-8"):
+        list(read_manifest(folder / "image.nii.gz"))
     with pytest.raises(ManifestError, match="no file"):
         list(read_manifest(folder / "none.jsonl"))
     (folder / "empty.jsonl").write_text("\n")
