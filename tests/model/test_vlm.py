@@ -116,6 +116,8 @@ def test_control_gives_every_phrase_the_same_answer(fusion: str) -> None:
 def test_gradient_reaches_every_parameter(fusion: str, dtype: torch.dtype) -> None:
     model = make(fusion, activation_checkpointing=dtype is torch.bfloat16).train()
     image, tokens, mask = inputs()
+    # oneDNN's bf16 weight gradient of a channels-last 2x2x2 map reads memory nobody wrote; 4x4x4 and larger are right
+    image = torch.nn.functional.interpolate(image, scale_factor=2)
     with torch.autocast("cpu", dtype=dtype, enabled=dtype is torch.bfloat16):
         output = model(image, tokens, mask & torch.tensor([[True], [True], [False]]))
     (sum(x.float().square().mean() for x in output.logits) + output.presence_BP.float().square().mean()).backward()
