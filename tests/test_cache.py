@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pickle
@@ -160,6 +161,39 @@ def test_damage_is_an_error_that_says_what_to_do(root):
     shard.write_bytes(content)
     with pytest.raises(CacheError, match="damaged"):
         Cache(root).entry("s1").read("ct", (0, 0, 0), GRID.shape)
+
+
+@pytest.mark.parametrize("key", ["ct/0", "pet_native/0", "ct/labels/liver/0", "index/foreground"])
+def test_data_that_is_gone_is_no_zeros(root, key):
+    path = write_entry(root, study())
+    for file in [p for p in (path / key / "c").rglob("*") if p.is_file()]:
+        file.unlink()
+    entry = Cache(root).entry("s1")
+    read = {
+        "ct/0": lambda: entry.read("ct", (0, 0, 0), (4, 4, 4)),
+        "pet_native/0": entry.pet_native,
+        "ct/labels/liver/0": lambda: entry.read_mask("liver", (0, 0, 0), (4, 4, 4)),
+        "index/foreground": lambda: entry.foreground("liver"),
+    }
+    with pytest.raises(CacheError, match="is gone"):
+        read[key]()
+
+
+def test_an_empty_mask_on_the_native_pet_is_no_damage(root):
+    write_entry(root, dataclasses.replace(study(), native_masks={"lesion": np.zeros(NATIVE.shape, np.uint8)}))
+    assert not Cache(root).entry("s1").native_mask("lesion").any()
+
+
+def test_an_incomplete_record_is_named(root):
+    path = write_entry(root, study()) / "zarr.json"
+    header = json.loads(path.read_text())
+    del header["attributes"]["vol3d"]["source_grids"]
+    path.write_text(json.dumps(header))
+    with pytest.raises(CacheError, match="found no source_grids"):
+        Cache(root).entry("s1")
+    (root / "cache.json").write_text('{"schema": 1}')
+    with pytest.raises(CacheError, match="recipe_digest"):
+        Cache(root)
 
 
 def test_other_recipe_and_schema_are_refused(root):

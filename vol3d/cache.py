@@ -36,6 +36,9 @@ SCHEMA = 1
 FOREGROUND_SAMPLES = 4096
 """Voxels kept per mask in the sampling index; larger masks are sampled evenly."""
 
+_REQUIRED = ("study_id", "images", "grid", "source_grids", "masks", "levels")
+"""What every entry's record has, whoever wrote it."""
+
 _STUDY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -106,10 +109,15 @@ class Entry:
         try:
             self.attributes: dict[str, Any] = json.loads((self.path / "zarr.json").read_text())["attributes"]["vol3d"]
             schema = self.attributes["schema"]
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise CacheError(f"expected a cache entry at {self.path}, found none that can be read ({error})") from None
         if schema != SCHEMA:
             raise CacheError(f"expected cache schema {SCHEMA} at {self.path}, found {schema}; preprocess it again")
+        if missing := [key for key in _REQUIRED if key not in self.attributes]:
+            raise CacheError(
+                f"expected {', '.join(_REQUIRED)} in {self.path / 'zarr.json'}, found no {missing[0]}; remove the "
+                f"entry and preprocess it again"
+            )
         self._stores: dict[tuple[int, str], Any] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -203,8 +211,9 @@ class Entry:
         return self._fetch(key, (Ellipsis,))
 
     def _fetch(self, key: str, where: tuple[Any, ...]) -> Array:
+        store = self._open(key)
         try:
-            return np.asarray(self._open(key)[where].read().result())
+            return np.asarray(store[where].read().result())
         except ValueError as error:  # tensorstore's word for a failed checksum or a short file
             raise CacheError(
                 f"{self.study_id}: {key} is damaged; remove {self.path} and preprocess it again"
@@ -222,7 +231,17 @@ class Entry:
                 ).result()
             except ValueError as error:
                 raise CacheError(f"{self.study_id}: expected an array {key!r} in {self.path}, found none") from error
+            self._require_data(key, self._stores[handle])
         return self._stores[handle]
+
+    def _require_data(self, key: str, store: Any) -> None:
+        """Zarr reads a file that is gone as zeros: water for a CT. Only masks on the native PET may hold nothing."""
+        first = self.path / key / "/".join(["c", *["0"] * store.rank])
+        if 0 not in store.shape and not key.startswith("pet_native/labels/") and not first.is_file():
+            raise CacheError(
+                f"{self.study_id}: {key} is damaged, its data ({first.relative_to(self.path)}) is gone; remove "
+                f"{self.path} and preprocess it again"
+            )
 
 
 _CONTEXTS: dict[int, Any] = {}
@@ -249,13 +268,16 @@ class Cache:
         self.root = Path(root)
         try:
             header = json.loads((self.root / "cache.json").read_text())
-        except (OSError, ValueError):
+            schema = header["schema"]
+        except (OSError, KeyError, TypeError, ValueError):
             raise CacheError(
                 f"expected a cache at {self.root} (a folder with cache.json), found none; make one with "
                 f"vol3d preprocess"
             ) from None
-        if header.get("schema") != SCHEMA:
-            raise CacheError(f"expected cache schema {SCHEMA} at {self.root}, found {header.get('schema')}")
+        if schema != SCHEMA:
+            raise CacheError(f"expected cache schema {SCHEMA} at {self.root}, found {schema}")
+        if not {"recipe", "recipe_digest"} <= set(header):
+            raise CacheError(f"expected recipe and recipe_digest in {self.root / 'cache.json'}, found {list(header)}")
         self.recipe: dict[str, Any] = header["recipe"]
         self.recipe_digest: str = header["recipe_digest"]
 
@@ -271,9 +293,10 @@ class Cache:
             FingerprintError: the entry was made by another recipe than the cache's.
         """
         entry = Entry(entry_path(self.root, study_id))
-        if entry.attributes["recipe_digest"] != self.recipe_digest:
+        found = entry.attributes.get("recipe_digest")
+        if found != self.recipe_digest:
             raise FingerprintError(
-                f"{study_id}: expected an entry of recipe {self.recipe_digest}, found {entry.recipe_digest}; "
+                f"{study_id}: expected an entry of recipe {self.recipe_digest}, found {found}; "
                 f"run vol3d preprocess again"
             )
         return entry
