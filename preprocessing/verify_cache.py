@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from vol3d.errors import Vol3dError
 from vol3d.progress import progress
 
 HU_RANGE = (-2048, 32767)
-SUV_MAX = 1e4
-"""No tissue concentrates a tracer ten-thousandfold: beyond it the numbers are not SUV."""
+SUV_RANGE = (-50.0, 1e4)
+"""Reconstructions leave some noise below 0, and no tissue concentrates a tracer ten-thousandfold: beyond it the numbers
+are not SUV."""
 
 
 def verify(root: Path, show_progress: bool = True) -> dict[str, list[str]]:
@@ -28,25 +30,40 @@ def verify(root: Path, show_progress: bool = True) -> dict[str, list[str]]:
         faults[""] = ["expected at least one study, found none"]
     for path in abandoned(cache.root):
         faults.setdefault("", []).append(f"left over from a writer that died: {path.name}; the next run removes it")
+    refused = quarantined(cache.root)
     with progress("verify", len(cache.study_ids), "studies", enabled=show_progress) as advance:
         for study_id in cache.study_ids:
             try:
                 found = list(entry_faults(cache.entry(study_id)))
             except Vol3dError as error:
                 found = [str(error)]
+            if study_id in refused:
+                found.append(
+                    f"an entry of an earlier run, although the last one quarantined the study ({refused[study_id]}); "
+                    f"mend the study and preprocess it again, or remove the entry"
+                )
             if found:
                 faults[study_id] = found
             advance()
     return faults
 
 
+def quarantined(root: Path) -> dict[str, str]:
+    """Study id to reason, of ``quarantine.jsonl``."""
+    path = root / "quarantine.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {record["study_id"]: record["reason"] for record in records}
+
+
 def entry_faults(entry: Entry) -> Iterator[str]:
     """What is wrong with one entry; every array is read whole, so checksums are tested too."""
     whole = (0, 0, 0), entry.grid.shape
     for name in entry.images:
+        if not _placed(entry, name):
+            yield f"{name}: the place that its OME-Zarr metadata give is not the grid's {entry.grid}"
         for level in range(entry.levels):
             array = entry.read_level(name, level).array_ZYX
-            low, high = HU_RANGE if name == "ct" else (0, SUV_MAX)
+            low, high = HU_RANGE if name == "ct" else SUV_RANGE
             if not np.isfinite(array).all() or array.min() < low or array.max() > high:
                 yield f"{name}/{level}: expected finite values in {low}..{high}, found {array.min()}..{array.max()}"
     if "pet" in entry.images:
@@ -62,3 +79,14 @@ def entry_faults(entry: Entry) -> Iterator[str]:
             yield f"mask {mask.name}: the foreground index points outside the mask"
         if not mask.phrases:
             yield f"mask {mask.name}: expected at least one phrase"
+
+
+def _placed(entry: Entry, image: str) -> bool:
+    """True if scale and translation of level 0 are the record's grid: they are stored twice."""
+    try:
+        ome = json.loads((entry.path / image / "zarr.json").read_text())["attributes"]["ome"]
+        scale, shift = ome["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+        stated = [*scale["scale"], *shift["translation"]]
+    except (OSError, KeyError, IndexError, TypeError, ValueError):
+        return False
+    return np.allclose(stated, [*entry.grid.spacing_mm, *entry.grid.origin_mm[::-1]], atol=1e-6)

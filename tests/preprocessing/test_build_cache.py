@@ -207,6 +207,29 @@ def test_verify_names_what_is_wrong(manifest, tmp_path):
     header = json.loads(path.read_text())
     header["attributes"]["vol3d"]["masks"][0]["voxels"] += 1
     path.write_text(json.dumps(header))
+    path = entry_path(root, "s03") / "zarr.json"
+    header = json.loads(path.read_text())
+    header["attributes"]["vol3d"]["grid"]["affine"][0][3] += 50
+    path.write_text(json.dumps(header))
     faults = verify(root, show_progress=False)
-    assert set(faults) == {"s01", "s02"}
+    assert set(faults) == {"s01", "s02", "s03"}
+    assert "OME-Zarr" in faults["s03"][0]
     assert "expected" in faults["s02"][0]
+
+
+def test_verify_lets_reconstruction_noise_under_zero_pass(tmp_path):
+    row = write_study(tmp_path, 0)
+    noise = np.random.default_rng(0).normal(0.5, 0.5, PET.shape).astype(np.float32)
+    write_nifti(tmp_path / "s00-pet.nii.gz", noise, PET)
+    run(write_manifest(tmp_path, [row]), tmp_path / "cache")
+    assert not verify(tmp_path / "cache", show_progress=False)
+
+
+def test_an_entry_whose_study_was_quarantined_since_is_named(tmp_path):
+    manifest = write_manifest(tmp_path, [write_study(tmp_path, n) for n in range(2)])
+    run(manifest, tmp_path / "cache")
+    (tmp_path / "s01-ct.nii.gz").write_bytes(b"broken")
+    assert set(run(manifest, tmp_path / "cache").quarantined) == {"s01"}
+    faults = verify(tmp_path / "cache", show_progress=False)
+    assert set(faults) == {"s01"}
+    assert "earlier run" in faults["s01"][0]
