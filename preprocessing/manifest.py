@@ -72,7 +72,9 @@ def read_manifest(path: Path) -> Iterator[Row | BadRow]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ManifestError(f"expected a manifest (JSON lines in UTF-8), found other bytes in {path}: {error}") from None
+        raise ManifestError(
+            f"expected a manifest (JSON lines in UTF-8), found other bytes in {path}: {error}"
+        ) from None
     lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise ManifestError(f"expected at least one study in {path}, found none")
