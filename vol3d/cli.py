@@ -37,6 +37,9 @@ def main(args: list[str] | None = None) -> None:
     except Vol3dError as error:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from None
+    except OSError as error:  # a folder that cannot be written, a disk that is full
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
         raise SystemExit(130) from None
@@ -186,7 +189,10 @@ def _shard(text: str) -> tuple[int, int]:
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         raise ConfigError(f"expected a file of prompts, one a line, found nothing at {path}")
-    return [line for line in path.read_text().splitlines() if line.strip()]
+    try:
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"expected prompts in UTF-8, one a line, found other bytes in {path}: {error}") from None
 
 
 def _device(name: str) -> str:
@@ -194,8 +200,15 @@ def _device(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"expected a CUDA device for --device {name}, found none; use --device cpu")
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not number.isdigit()):
+        raise ConfigError(f"expected --device auto, cpu, cuda or cuda:N, found {name!r}")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and int(number or 0) >= found:
+        raise ConfigError(
+            f"expected a CUDA device for --device {name}, found {found or 'none'}; "
+            + (f"use cuda:0 to cuda:{found - 1}" if found else "use --device cpu")
+        )
     return name
 
 

@@ -103,6 +103,10 @@ def test_a_finished_run_is_not_overwritten_and_resumes_to_nothing(vol3d, tiny, c
         (["segment", "{run}", "/nowhere", "--prompt", "liver", "--out", "{out}"], "found nothing"),
         (["segment", "/nowhere", "{study}", "--prompt", "liver", "--out", "{out}"], "checkpoint"),
         (["segment", "{run}", "{study}", "--prompt", "x", "--device", "cuda", "--out", "{out}"], "--device cpu"),
+        (["segment", "{run}", "{study}", "--prompt", "x", "--device", "gpu", "--out", "{out}"], "auto, cpu, cuda"),
+        (["segment", "{run}", "{study}", "--prompts", "{image}", "--out", "{out}"], "UTF-8"),
+        (["segment", "{run}", "{image}", "--prompt", "x", "--out", "{out}"], "UTF-8"),
+        (["preprocess", "{manifest}", "--config", "{config}", "--out", "{manifest}/cache"], "Not a directory"),
         (["evaluate", "{run}", "/nowhere", "--out", "{out}"], "vol3d preprocess"),
         (
             ["train", "{config}", "--cache", "{cache}", "--out", "{out}", "--set", "train.stepz=1"],
@@ -119,7 +123,9 @@ def test_a_finished_run_is_not_overwritten_and_resumes_to_nothing(vol3d, tiny, c
 )
 def test_mistakes_are_messages(vol3d, tiny, tmp_path, capsys, arguments, message):
     study = tiny.manifest.parent / rows(tiny.manifest)[0]["study_id"]
-    places = {**vars(tiny), "study": study, "out": tmp_path / "out"}
+    image = tmp_path / "image.nii.gz"
+    image.write_bytes(b"\x1f\x8b\x08\x00")
+    places = {**vars(tiny), "study": study, "out": tmp_path / "out", "image": image}
     assert vol3d(*[a.format(**places) for a in arguments]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
