@@ -21,6 +21,9 @@ from vol3d.errors import ConfigError
 
 Config = TypeVar("Config")
 
+SHIPPED = Path(__file__).parents[1] / "configs"
+"""The configurations that come with the package, in a checkout and in an installed wheel."""
+
 
 class _Loader(yaml.SafeLoader):
     """Plain YAML takes the last of two equal keys, silently."""

@@ -22,8 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-import vol3d
 from vol3d.checkpoint import sync
+from vol3d.config import SHIPPED
 from vol3d.errors import CheckpointError, ConfigError, NonFiniteError
 from vol3d.train import ranks
 
@@ -64,7 +64,7 @@ def read_deepspeed_file(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, not JSON, or it sets what the training configuration decides.
     """
-    shipped = Path(vol3d.__file__).parents[1] / "configs" / "deepspeed" / f"{name}.json"
+    shipped = SHIPPED / "deepspeed" / f"{name}.json"
     path = shipped if shipped.is_file() else Path(name)
     try:
         tree = json.loads(path.read_text())

@@ -6,12 +6,13 @@ import json
 import time
 from collections.abc import Callable
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from preprocessing.phantom import write_phantoms
 from vol3d.cache import Cache, Entry
+from vol3d.config import SHIPPED
+from vol3d.errors import CacheError
 from vol3d.export.figures import save_overlay_png
 from vol3d.progress import progress
 from vol3d.types import Array
@@ -40,10 +41,14 @@ def run_demo(
         echo: prints a line.
     """
     began = time.monotonic()
-    config = Path(str(files("configs"))) / "train" / "demo.yaml"
+    config = SHIPPED / "train" / "demo.yaml"
     with progress("phantom", studies, "studies") as advance:
         manifest = write_phantoms(out / "studies", studies, SEED, "dicom", progress=lambda _: advance())
-    prepare(manifest, config, out / "cache", workers=2)
+    prepared = prepare(manifest, config, out / "cache", workers=2)
+    if prepared.quarantined:
+        raise CacheError(
+            f"expected every phantom to be cached, found {prepared.quarantined}; remove {out} and try again"
+        )
     run_training(config, out / "cache", out / "run", resume="auto", overrides=overrides)
     summary = evaluate(out / "run", out / "cache", out / "evaluation", split="test", absent_limit=24)
     cache = Cache(out / "cache")
