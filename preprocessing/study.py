@@ -45,6 +45,7 @@ def build_entry(row: Row, config: PreprocessConfig, *, assume_hu: bool = False) 
     study: dict[str, Any] = {name: reading.volume for name, reading in readings.items()}
     study |= {f"mask:{name}": truth for name, (_, truth, _) in groups.items()}
     done = compose(config)({**study, "steps": []})
+    present = {phrase for mask, _, _ in groups.values() for phrase in mask.phrases}
     main = "ct" if "ct" in readings else "pet"
     masks = []
     for name, (mask, truth, _) in groups.items():
@@ -61,7 +62,7 @@ def build_entry(row: Row, config: PreprocessConfig, *, assume_hu: bool = False) 
         source_grids={name: reading.volume.grid for name, reading in readings.items()},
         pet_native=native,
         native_masks={} if native is None else _native_masks(groups, native.grid),
-        attributes=_attributes(row, config, readings, done, empty_phrases, assume_hu),
+        attributes=_attributes(row, config, readings, done, present, empty_phrases, assume_hu),
         levels=config.levels,
         chunk=config.chunk,
     )
@@ -168,15 +169,19 @@ def _attributes(
     config: PreprocessConfig,
     readings: dict[str, Reading],
     done: dict[str, Any],
+    present: set[str],
     empty_phrases: list[str],
     assume_hu: bool,
 ) -> dict[str, Any]:
-    """The rest of the record. No patient name, id or date enters."""
-    contradicted = set(row.absent) & {p for m in row.masks for p in m.phrases} - set(empty_phrases)
+    """The rest of the record. No patient name, id or date enters.
+
+    A phrase with one empty and one drawn mask is present: a small finding may be empty on the coarser of two grids.
+    """
+    contradicted = set(row.absent) & present
     if contradicted:
         raise ManifestError(f"expected a phrase to be present or absent, found {sorted(contradicted)[0]!r} as both")
     return {
-        "absent": list(dict.fromkeys([*row.absent, *empty_phrases])),
+        "absent": list(dict.fromkeys([*row.absent, *(p for p in empty_phrases if p not in present)])),
         "findings": [dict(f) for f in row.findings],
         "labels": row.labels,
         "report": row.report,

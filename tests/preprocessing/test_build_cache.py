@@ -153,6 +153,17 @@ def test_an_empty_mask_makes_its_phrases_absent(tmp_path):
     assert entry.absent == ["kidney", "left half"]
 
 
+def test_a_finding_too_small_for_one_of_two_grids_is_present(tmp_path):
+    row = write_study(tmp_path, 0)
+    write_nifti(tmp_path / "pet-left.nii.gz", np.zeros(PET.shape, np.uint8), PET)
+    row["masks"][0]["finding_id"] = "f1"
+    row["masks"].append({**row["masks"][0], "path": "pet-left.nii.gz"})
+    run(write_manifest(tmp_path, [row]), tmp_path / "cache")
+    entry = Cache(tmp_path / "cache").entry("s00")
+    assert entry.absent == ["kidney"]
+    assert [m.phrases for m in entry.masks] == [("left half",)]
+
+
 def test_one_finding_drawn_on_both_grids_is_one_mask(tmp_path):
     row = write_study(tmp_path, 0)
     index = np.stack(np.meshgrid(*[np.arange(n) for n in PET.shape], indexing="ij"), -1)
