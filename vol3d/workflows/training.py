@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from vol3d.cache import Cache, Entry
-from vol3d.checkpoint import RUN_CHOICES, Checkpoint, load_checkpoint, save_checkpoint
+from vol3d.checkpoint import RUN_CHOICES, Calibration, Checkpoint, load_checkpoint, save_checkpoint
 from vol3d.config import digest, load_yaml
 from vol3d.metrics.findings import auroc
 from vol3d.metrics.segmentation import dice
@@ -96,6 +96,7 @@ def _finish(out: Path, cache: Cache, config: RunConfig, entries: Sequence[Entry]
     """Calibrates every model of the run and records which phrases it was trained on."""
     trained = [cache.entry(study) for study in cache.select(config.data.train_split)]
     phrases = sorted({p for entry in trained for mask in entry.masks if mask.label for p in mask.phrases})
+    known: dict[str, tuple[Calibration, dict[str, float]]] = {}  # best and last are often the same weights
     for name in RUN_CHOICES:
         folder = out / name
         if not folder.is_dir():
@@ -103,7 +104,10 @@ def _finish(out: Path, cache: Cache, config: RunConfig, entries: Sequence[Entry]
         checkpoint = load_checkpoint(folder)
         if "calibrated_on" in checkpoint.provenance:  # a finished run that was resumed
             continue
-        calibration, chosen_by = calibrate(Asker(checkpoint, "cpu"), entries)
+        weights = checkpoint.provenance["weights_sha256"]
+        if weights not in known:
+            known[weights] = calibrate(Asker(checkpoint, "cpu"), entries)
+        calibration, chosen_by = known[weights]
         provenance = {**checkpoint.provenance, "calibrated_on": chosen_by, "trained_phrases": phrases}
         save_checkpoint(folder, replace(checkpoint, calibration=calibration, provenance=provenance))
         log.info("%s: %s, chosen on %d validation phrases", folder, calibration, chosen_by["probes"])
