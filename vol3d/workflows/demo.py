@@ -26,7 +26,7 @@ STUDIES = 40
 SEED = 7
 PICTURED = 3
 """Test studies that are segmented from their DICOM files and drawn."""
-PROMPTS_EACH = 6
+LESIONS_ASKED, ORGANS_ASKED, ABSENT_ASKED = 4, 3, 2
 
 
 def run_demo(
@@ -77,7 +77,7 @@ def _ask_one(entry: Entry, manifest: Path, out: Path) -> dict[str, Any]:
         if answer["state"] == "present":
             mask = Volume(read_array(folder / answer["file"]), source, "mask").resample_to(entry.grid)
             masks.append((answer["prompt"], mask.array_ZYX >= 0.5))
-    lesions = [name for name, _ in masks if "lesion" in name or "nodule" in name]
+    lesions = [p for m in entry.masks if m.finding_id for p in m.phrases if p in dict(masks)]
     picture = out / "pictures" / f"{entry.study_id}.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     save_overlay_png(picture, ct, pet, masks, f"{entry.study_id}: answers", lesions[0] if lesions else None)
@@ -89,10 +89,11 @@ def _ask_one(entry: Entry, manifest: Path, out: Path) -> dict[str, Any]:
 
 
 def _prompts(entry: Entry) -> list[str]:
-    """Lesions first, then organs, then two phrases that are absent."""
-    masks = sorted(entry.masks, key=lambda m: (m.finding_id is None, m.name))
-    asked = [m.phrases[0] for m in masks[:PROMPTS_EACH]]
-    return list(dict.fromkeys([*asked, *entry.absent[:2]]))
+    """Some lesions, organs and phrases that are absent."""
+    lesions = [m.phrases[0] for m in entry.masks if m.finding_id]
+    organs = [m.phrases[0] for m in entry.masks if not m.finding_id]
+    chosen = (*lesions[:LESIONS_ASKED], *organs[:ORGANS_ASKED], *entry.absent[:ABSENT_ASKED])
+    return list(dict.fromkeys(chosen))
 
 
 def _truths(entry: Entry, prompts: list[str]) -> list[tuple[str, Array]]:
