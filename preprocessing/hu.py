@@ -26,6 +26,9 @@ LOWEST_AIR_MODE_HU = -1500
 TISSUE_HU = -900
 """A header's own padding value from here on could be tissue."""
 
+NORMALISED = 20
+"""Fractions that all lie within plus and minus this are a z-score or a share of one: any body holds fat and bone."""
+
 _SAMPLE = 4_000_000
 
 
@@ -76,7 +79,7 @@ def to_hu(
         The array and what was done to it, in words.
 
     Raises:
-        UnitError: stored in 8 bits, a window of 0 to 255, fractions of one sign or within 1, without its intercept,
+        UnitError: stored in 8 bits, a window of 0 to 255, fractions of one sign or within 20, without its intercept,
             unsigned without air, or air far under -1000.
     """
     notes: list[str] = []
@@ -110,7 +113,7 @@ def _unlike_hu(array_ZYX: Array, void_ZYX: Array, bits: int, signed: bool) -> st
     lowest, highest = float(values.min()), float(values.max())
     if bits <= 8:
         return f"values stored in {bits} bits ({lowest:g} to {highest:g}): a windowed export holds no HU"
-    if values.dtype == np.float32 and ((lowest >= -1 and highest <= 1) or lowest >= 0):
+    if values.dtype == np.float32 and ((lowest >= -NORMALISED and highest <= NORMALISED) or lowest >= 0):
         return f"fractions from {lowest:g} to {highest:g}: a normalised image or a PET holds no HU"
     if (lowest, highest) == (0, 255):
         return "values from exactly 0 to exactly 255: a windowed export holds no HU"

@@ -14,6 +14,7 @@ from preprocessing.hu import to_hu
 from preprocessing.read_dicom import read_dicom
 from preprocessing.read_nifti import SUFFIXES, read_labels, read_nifti
 from vol3d.errors import ReadError, UnitError
+from vol3d.types import Array
 from vol3d.volume import Volume
 
 
@@ -47,8 +48,10 @@ def read_image(path: Path, modality: Literal["ct", "pet"], *, assume_hu: bool = 
     path = Path(path)
     if path.is_dir() or _is_dicom(path):
         found = read_dicom(path, modality, assume_hu=assume_hu)
+        _require_contrast(found.array_ZYX, path)
         return Reading(Volume(found.array_ZYX, found.grid, modality), found.slice_numbers, found.files, found.notes)
     image = read_nifti(path, exact=modality == "ct")
+    _require_contrast(image.array_ZYX, path)
     array_ZYX, notes = image.array_ZYX, image.notes
     try:
         if modality == "ct":
@@ -73,6 +76,12 @@ def read_mask(path: Path, *, value: int | None = None) -> Reading:
     array_ZYX, grid = read_labels(path, value)
     notes = () if value is None else (f"label {value}",)
     return Reading(Volume(array_ZYX, grid, "mask"), None, (path,), notes)
+
+
+def _require_contrast(array_ZYX: Array, path: Path) -> None:
+    lowest, highest = float(array_ZYX.min()), float(array_ZYX.max())
+    if lowest == highest:
+        raise ReadError(f"{path}: expected an image, found {lowest:g} in every voxel; export the series again")
 
 
 def _is_dicom(path: Path) -> bool:

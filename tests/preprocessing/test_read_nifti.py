@@ -126,7 +126,7 @@ def test_oblique_forms_of_float32_agree(tmp_path):
         affine = np.eye(4)
         affine[:3, :3] = Rotation.random(random_state=seed).as_matrix() * [0.7, 0.7, 3]
         affine[:3, 3] = 0.1, -200, 900
-        path = save(tmp_path / f"{seed}.nii", np.full((60, 60, 40), -1000, np.int16), affine)
+        path = save(tmp_path / f"{seed}.nii", ct_xyz((60, 60, 40)), affine)
         grid = read_image(path, "ct").volume.grid
         np.testing.assert_allclose(grid.affine_xyz, affine, atol=1e-4)
 
@@ -151,6 +151,12 @@ def test_shear(tmp_path):
 def test_not_a_scalar_volume(tmp_path, array, message):
     with pytest.raises(ReadError, match=message):
         read_image(save(tmp_path / "a.nii", array), "ct")
+
+
+@pytest.mark.parametrize("modality", ["ct", "pet"])
+def test_an_image_of_one_value_is_none(tmp_path, modality):
+    with pytest.raises(ReadError, match="0 in every voxel"):
+        read_image(save(tmp_path / "a.nii", np.zeros((5, 6, 7), np.float32)), modality, assume_hu=True)
 
 
 def test_nan_and_infinity_are_counted(tmp_path):
