@@ -1,6 +1,10 @@
+import os
+import signal
 import subprocess
 import sys
+import time
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,3 +122,36 @@ assert np.allclose([float(s.sum()) for s in sums], expected, rtol=1e-4), (sums, 
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+class WhoReads(torch.utils.data.Dataset):
+    """Every sample is the process that read it."""
+
+    def __getitem__(self, index):
+        return os.getpid()
+
+
+def print_worker_and_wait():
+    end = make_loader(WhoReads(), StepSampler(0, 9, 1), Letters(), workers=1).worker_init_fn
+    loader = torch.utils.data.DataLoader(
+        WhoReads(), None, sampler=range(9), num_workers=1, multiprocessing_context="forkserver", worker_init_fn=end
+    )
+    batches = iter(loader)
+    print(int(next(batches)), flush=True)
+    time.sleep(60)
+
+
+def test_workers_end_with_a_killed_trainer():
+    code = "import test_collate; test_collate.print_worker_and_wait()"
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True
+    )
+    worker = int(trainer.stdout.readline())
+    assert worker != trainer.pid
+    os.kill(worker, 0)
+    trainer.send_signal(signal.SIGKILL)
+    trainer.wait()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not Path(f"/proc/{worker}").exists()
