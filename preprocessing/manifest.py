@@ -67,7 +67,8 @@ def read_manifest(path: Path) -> Iterator[Row | BadRow]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ManifestError(f"expected a manifest (JSON lines), found no file at {path}")
+        what = "a folder: name its layout with --source, or pass the manifest in it" if path.is_dir() else "no file"
+        raise ManifestError(f"expected a manifest (JSON lines) at {path}, found {what}")
     seen: set[str] = set()
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -85,6 +86,7 @@ def read_manifest(path: Path) -> Iterator[Row | BadRow]:
             name = str(record.get("study_id", name)) if isinstance(record, dict) else name
             row = parse_row(record, path.parent)
             if row.study_id in seen:
+                name = f"{row.study_id} (line {number})"  # the first row of that id is a study like any other
                 raise ManifestError(f"expected one row a study, found study_id {row.study_id!r} twice")
             seen.add(row.study_id)
             yield row

@@ -30,29 +30,21 @@ def verify(root: Path, show_progress: bool = True) -> dict[str, list[str]]:
         faults[""] = ["expected at least one study, found none"]
     for path in abandoned(cache.root):
         faults.setdefault("", []).append(f"left over from a writer that died: {path.name}; the next run removes it")
-    refused = quarantined(cache.root)
+    for study_id, reason in cache.stale.items():
+        faults[study_id] = [
+            f"an entry of an earlier run, although the last one quarantined the study ({reason}); it is not used: mend "
+            f"the study and preprocess it again, or remove the entry"
+        ]
     with progress("verify", len(cache.study_ids), "studies", enabled=show_progress) as advance:
         for study_id in cache.study_ids:
             try:
                 found = list(entry_faults(cache.entry(study_id)))
             except Vol3dError as error:
                 found = [str(error)]
-            if study_id in refused:
-                found.append(
-                    f"an entry of an earlier run, although the last one quarantined the study ({refused[study_id]}); "
-                    f"mend the study and preprocess it again, or remove the entry"
-                )
             if found:
                 faults[study_id] = found
             advance()
     return faults
-
-
-def quarantined(root: Path) -> dict[str, str]:
-    """Study id to reason, of ``quarantine.jsonl``."""
-    path = root / "quarantine.jsonl"
-    records = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return {record["study_id"]: record["reason"] for record in records}
 
 
 def entry_faults(entry: Entry) -> Iterator[str]:

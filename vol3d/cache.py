@@ -283,8 +283,17 @@ class Cache:
 
     @cached_property
     def study_ids(self) -> tuple[str, ...]:
-        """All studies, sorted."""
-        return tuple(sorted(p.name[: -len(".zarr")] for p in (self.root / "studies").glob("*.zarr")))
+        """All studies but the `stale`, sorted."""
+        return tuple(sorted(self._found - self.stale.keys()))
+
+    @cached_property
+    def stale(self) -> dict[str, str]:
+        """Entries whose study has been quarantined since, with the reason: their source has changed or gone."""
+        return {study: reason for study, reason in quarantined(self.root).items() if study in self._found}
+
+    @cached_property
+    def _found(self) -> set[str]:
+        return {p.name[: -len(".zarr")] for p in (self.root / "studies").glob("*.zarr")}
 
     def entry(self, study_id: str) -> Entry:
         """Opens one study.
@@ -311,6 +320,15 @@ class Cache:
 
         record = [self.recipe_digest, *(f"{s}:{self.entry(s).fingerprint}" for s in self.study_ids)]
         return hashlib.sha256("\n".join(record).encode()).hexdigest()[:16]
+
+
+def quarantined(root: Path) -> dict[str, str]:
+    """Study id to reason, of every study that preprocessing could not use."""
+    path = Path(root) / "quarantine.jsonl"
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {row["study_id"]: row["reason"] for row in rows}
 
 
 def entry_path(root: Path, study_id: str) -> Path:

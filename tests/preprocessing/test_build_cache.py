@@ -244,3 +244,4 @@ def test_an_entry_whose_study_was_quarantined_since_is_named(tmp_path):
     faults = verify(tmp_path / "cache", show_progress=False)
     assert set(faults) == {"s01"}
     assert "earlier run" in faults["s01"][0]
+    assert Cache(tmp_path / "cache").study_ids == ("s00",)  # nobody trains on it

@@ -68,6 +68,7 @@ def test_one_bad_line_does_not_stop_the_others(folder):
     assert missing.study_id == "s2"
     assert "gone.nii.gz" in missing.reason
     assert "twice" in twice.reason
+    assert twice.study_id == "s1 (line 5)"  # so that the quarantine does not name the first s1
 
 
 def test_an_empty_missing_or_foreign_manifest(folder):

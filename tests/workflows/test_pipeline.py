@@ -48,6 +48,18 @@ def test_masks_lie_on_the_source_grid(vol3d, tiny, tmp_path):
         assert 0 <= answer["probability"] <= 1
     labels = json.loads((tmp_path / study / "labels.json").read_text())
     assert [v["prompt"] for v in labels["labels"].values()] == prompts
+    assert vol3d("segment", tiny.run, source, "--prompt", "liver", "--out", tmp_path) == 0
+    assert [p.name for p in (tmp_path / study / "masks").iterdir()] == ["01-liver.nii.gz"]  # no mask of the run before
+
+
+def test_folder_names_become_ids_that_stay_apart(tiny, tmp_path, vol3d):
+    study = tiny.manifest.parent / rows(tiny.manifest)[0]["study_id"]
+    for name in ("My Study (1)", "My Study [1]"):
+        (tmp_path / f"copy {name}").mkdir()
+        for part in ("ct", "pet"):
+            (tmp_path / f"copy {name}" / part).symlink_to(study / part)
+        assert vol3d("segment", tiny.run, tmp_path / f"copy {name}", "--prompt", "liver", "--out", tmp_path / "o") == 0
+    assert len(list((tmp_path / "o").iterdir())) == 2
 
 
 def test_the_pet_grid_can_be_asked_for(vol3d, tiny, tmp_path):

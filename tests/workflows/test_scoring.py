@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from vol3d.cache import Cache, EntryData, MaskRecord, create_cache, write_entry
+from vol3d.cache import Cache, Entry, EntryData, MaskRecord, create_cache, write_entry
 from vol3d.checkpoint import Calibration
 from vol3d.geometry import Grid
 from vol3d.volume import Volume
 from vol3d.workflows.calibrate import calibrate
 from vol3d.workflows.evaluate import summarise
-from vol3d.workflows.scoring import ask_study, probes_of, score_probe
+from vol3d.workflows.scoring import ask_study, probes_of, score_probe, truth_of
 
 GRID = Grid.from_spacing((10, 12, 20), (2.0, 2.0, 2.0), (-19.0, 0.0, 0.0))  # x from -19 to 19 mm: the midline is at 0
 LEFT, RIGHT = (slice(2, 6), slice(2, 8), slice(2, 6)), (slice(2, 6), slice(2, 8), slice(14, 18))
@@ -150,3 +150,14 @@ def test_calibration_is_fitted_on_what_it_is_shown(entry):
     assert chosen_by["present"] == 15
     assert calibration.probability(-2.0) >= calibration.presence_threshold > calibration.probability(-6.0)
     assert calibrate(ask, [])[0] == Calibration()
+
+
+def test_a_phrase_of_two_masks_is_one_question_about_both(entry):
+    for record in entry.attributes["masks"][:2]:
+        record["phrases"].append("kidneys")
+    fresh = Entry(entry.path)
+    fresh.attributes["masks"] = entry.attributes["masks"]
+    probes = [p for p in probes_of(fresh, wordings="all") if p.phrase == "kidneys"]
+    assert len(probes) == 1
+    np.testing.assert_array_equal(truth_of(probes[0], fresh), mask_of(LEFT, RIGHT))
+    np.testing.assert_array_equal(truth_of(probes[0], fresh, native=True), mask_of(LEFT, RIGHT))

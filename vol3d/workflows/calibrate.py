@@ -10,7 +10,7 @@ from vol3d.cache import Entry
 from vol3d.checkpoint import Calibration
 from vol3d.metrics.findings import choose_threshold, fit_platt
 from vol3d.metrics.segmentation import dice
-from vol3d.workflows.scoring import Ask, ask_study, probes_of
+from vol3d.workflows.scoring import Ask, ask_study, probes_of, truth_of
 
 MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 ABSENT_PER_STUDY = 24
@@ -35,7 +35,7 @@ def calibrate(ask: Ask, entries: Sequence[Entry]) -> tuple[Calibration, dict[str
             truths.append(probe.mask is not None)
             logits.append(float(logit))
             if probe.mask is not None:
-                truth = entry.read_mask(probe.mask.name, (0, 0, 0), entry.grid.shape)
+                truth = truth_of(probe, entry)
                 for threshold, scores in dice_at.items():
                     scores.append(dice(probability_ZYX >= np.ceil(threshold * 255), truth))
     if not logits:

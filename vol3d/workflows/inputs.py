@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,8 +42,14 @@ def studies_in(path: Path) -> list[Row | BadRow]:
             f"expected ct.nii.gz and/or pet.nii.gz, folders ct and/or pet, or DICOM CT or PET series in {path}, "
             f"found none"
         )
-    study_id = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-.") or "study"
-    return [Row(study_id=study_id[:128], patient_id=study_id, ct=images.get("ct"), pet=images.get("pet"))]
+    study_id = _study_id(path.resolve().name)
+    return [Row(study_id=study_id, patient_id=study_id, ct=images.get("ct"), pet=images.get("pet"))]
+
+
+def _study_id(name: str) -> str:
+    """The folder's name where it can be a study id; else what is left of it, with a hash that keeps names apart."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:100] or "study"
+    return name if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _image_in(folder: Path, name: str) -> Path | None:

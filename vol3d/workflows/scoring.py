@@ -45,7 +45,7 @@ def probes_of(entry: Entry, wordings: Literal["one", "all"] = "one", absent_limi
 
     Which one is fixed by the study and the mask, so that two models are asked the same.
     """
-    out: list[Probe] = []
+    out: dict[str, Probe] = {}
     unseen = entry.attributes.get("meta", {}).get("unseen_phrases", {})
     for mask in entry.masks:
         by_wording: dict[Wording, Sequence[str]] = {"seen": mask.phrases, "unseen": unseen.get(mask.name, ())}
@@ -53,12 +53,13 @@ def probes_of(entry: Entry, wordings: Literal["one", "all"] = "one", absent_limi
             if phrases:
                 first = _stable_choice(f"{entry.study_id}:{mask.name}", len(phrases))
                 chosen = phrases if wordings == "all" else [phrases[first]]
-                out += [Probe(entry.study_id, phrase, mask, wording) for phrase in chosen]
+                for phrase in chosen:
+                    out.setdefault(phrase, Probe(entry.study_id, phrase, mask, wording))
     absent = list(entry.absent)
     if absent_limit is not None and len(absent) > absent_limit:
         order = np.random.default_rng(_stable_choice(entry.study_id, 2**31)).permutation(len(absent))
         absent = [absent[i] for i in sorted(order[:absent_limit])]
-    return out + [Probe(entry.study_id, phrase, None, "absent") for phrase in absent]
+    return [*out.values(), *(Probe(entry.study_id, phrase, None, "absent") for phrase in absent)]
 
 
 def ask_study(ask: Ask, entry: Entry, probes: Iterable[Probe]) -> tuple[Array, Array]:
@@ -111,8 +112,7 @@ def score_probe(
     present = probability >= calibration.presence_threshold
     level = calibration.mask_level if present else 256  # above every uint8: an empty mask
     answer = probability_ZYX >= level
-    shape = entry.grid.shape
-    truth = np.zeros(shape, np.uint8) if probe.mask is None else entry.read_mask(probe.mask.name, (0, 0, 0), shape)
+    truth = truth_of(probe, entry)
     scores = score(answer, truth, entry.grid)
     counts = lesion_counts(answer, truth, entry.grid)
     native_dice, match = float("nan"), float("nan")
@@ -123,7 +123,7 @@ def score_probe(
             if present
             else np.zeros(pet.grid.shape, np.uint8)
         )
-        native_truth = entry.native_mask(probe.mask.name) if probe.mask else np.zeros(pet.grid.shape, np.uint8)
+        native_truth = truth_of(probe, entry, native=True)
         native_dice, match = dice(native, native_truth), suv_match(native, native_truth, pet)
     return Case(
         study_id=entry.study_id,
@@ -148,6 +148,19 @@ def score_probe(
         suv_match=match,
         wrong_side=_side_fault(probe, entry, answer, truth),
     )
+
+
+def truth_of(probe: Probe, entry: Entry, *, native: bool = False) -> Array:
+    """What the phrase stands for: all masks of the study that list it, as in training; nothing for an absent one.
+
+    On the entry's grid, or on the native PET grid.
+    """
+    shape = entry.source_grids["pet"].shape if native else entry.grid.shape
+    truth = np.zeros(shape, np.uint8)
+    for mask in entry.masks if probe.mask is not None else ():
+        if mask == probe.mask or probe.phrase in mask.phrases:  # unseen wordings are in no record
+            truth |= entry.native_mask(mask.name) if native else entry.read_mask(mask.name, (0, 0, 0), shape)
+    return truth
 
 
 def _side_fault(probe: Probe, entry: Entry, answer: Array, truth: Array) -> float:

@@ -119,6 +119,8 @@ def write_answers(
     probability_PZYX, presence_P = asker(entry, list(dict.fromkeys([*prompts, *sites.values()])))
     index_of = {p: i for i, p in enumerate(dict.fromkeys([*prompts, *sites.values()]))}
     (folder / "masks").mkdir(parents=True, exist_ok=True)
+    for old in (folder / "masks").glob("*.nii.gz"):  # of an earlier run with other prompts
+        old.unlink()
     answers, files = [], {}
     for number, prompt in enumerate(prompts, 1):
         i = index_of[prompt]

@@ -22,7 +22,7 @@ from vol3d.train.run_config import RunConfig
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.calibrate import ABSENT_PER_STUDY, calibrate
 from vol3d.workflows.prepare import load_recipe
-from vol3d.workflows.scoring import Ask, ask_study, probes_of
+from vol3d.workflows.scoring import Ask, ask_study, probes_of, truth_of
 
 log = logging.getLogger("vol3d")
 
@@ -84,7 +84,7 @@ def judge(ask: Ask, entries: Sequence[Entry]) -> dict[str, float]:
             truths.append(probe.mask is not None)
             logits.append(float(logit))
             if probe.mask is not None:
-                truth = entry.read_mask(probe.mask.name, (0, 0, 0), entry.grid.shape)
+                truth = truth_of(probe, entry)
                 found[probe.kind].append(dice(probability_ZYX >= 128, truth))
     every = [*found["organ"], *found["lesion"]]
     metrics = {"dice": float(np.mean(every)) if every else float("nan")}
@@ -111,3 +111,5 @@ def _finish(out: Path, cache: Cache, config: RunConfig, entries: Sequence[Entry]
         provenance = {**checkpoint.provenance, "calibrated_on": chosen_by, "trained_phrases": phrases}
         save_checkpoint(folder, replace(checkpoint, calibration=calibration, provenance=provenance))
         log.info("%s: %s, chosen on %d validation phrases", folder, calibration, chosen_by["probes"])
+    if not entries:
+        log.warning("no study of split %r: probabilities are not calibrated, thresholds are 0.5", config.data.val_split)
