@@ -20,7 +20,8 @@ from threadpoolctl import threadpool_limits
 from preprocessing.manifest import BadRow, Row, read_manifest
 from preprocessing.study import build_entry, fingerprint
 from preprocessing.transforms import PreprocessConfig
-from vol3d.cache import Entry, abandoned, create_cache, entry_path, write_entry
+from vol3d.cache import Entry, entry_path
+from vol3d.cache_write import abandoned, create_cache, write_entry
 from vol3d.config import digest, to_tree
 from vol3d.errors import ConfigError, Vol3dError
 from vol3d.progress import progress

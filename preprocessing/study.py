@@ -18,7 +18,8 @@ import numpy as np
 from preprocessing.manifest import MaskRow, Row
 from preprocessing.reading import Reading, read_image, read_mask
 from preprocessing.transforms import PreprocessConfig, compose
-from vol3d.cache import SCHEMA, EntryData, MaskRecord
+from vol3d.cache import SCHEMA, MaskRecord
+from vol3d.cache_write import EntryData
 from vol3d.config import digest
 from vol3d.errors import GeometryError, ManifestError
 from vol3d.geometry import Grid

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vol3d.cache import Cache, Entry, abandoned
+from vol3d.cache import Cache, Entry
+from vol3d.cache_write import abandoned
 from vol3d.errors import Vol3dError
 from vol3d.progress import progress
 

@@ -7,18 +7,8 @@ import numpy as np
 import pytest
 import zarr
 
-from vol3d.cache import (
-    Cache,
-    Entry,
-    EntryData,
-    MaskRecord,
-    abandoned,
-    check_study_id,
-    create_cache,
-    entry_path,
-    level_grid,
-    write_entry,
-)
+from vol3d.cache import Cache, Entry, MaskRecord, check_study_id, entry_path, level_grid
+from vol3d.cache_write import EntryData, abandoned, create_cache, write_entry
 from vol3d.errors import CacheError, FingerprintError, ManifestError
 from vol3d.geometry import Grid
 from vol3d.volume import Volume

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vol3d.cache import Cache, EntryData, MaskRecord, create_cache, write_entry
+from vol3d.cache import Cache, MaskRecord
+from vol3d.cache_write import EntryData, create_cache, write_entry
 from vol3d.geometry import Grid
 from vol3d.volume import Volume
 

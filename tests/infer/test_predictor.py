@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from vol3d.cache import Cache, EntryData, create_cache, write_entry
+from vol3d.cache import Cache
+from vol3d.cache_write import EntryData, create_cache, write_entry
 from vol3d.checkpoint import PredictConfig
 from vol3d.data.channels import ChannelConfig, crop_to_channels, read_crop
 from vol3d.errors import ConfigError

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vol3d.cache import Cache, EntryData, MaskRecord, create_cache, write_entry
+from vol3d.cache import Cache, MaskRecord
+from vol3d.cache_write import EntryData, create_cache, write_entry
 from vol3d.config import from_tree
 from vol3d.geometry import Grid
 from vol3d.train import loop

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vol3d.cache import Cache, Entry, EntryData, MaskRecord, create_cache, write_entry
+from vol3d.cache import Cache, Entry, MaskRecord
+from vol3d.cache_write import EntryData, create_cache, write_entry
 from vol3d.checkpoint import Calibration
 from vol3d.geometry import Grid
 from vol3d.volume import Volume

@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 from preprocessing.manifest import BadRow, Row, read_manifest
 from preprocessing.study import build_entry
 from preprocessing.transforms import PreprocessConfig
-from vol3d.cache import Entry, write_entry
+from vol3d.cache import Entry
+from vol3d.cache_write import write_entry
 from vol3d.dicom.series import MODALITY_OF, scan
 from vol3d.errors import ManifestError
 

@@ -1,0 +1,205 @@
+"""Writes the cache: an entry appears whole or not at all. What it looks like is said in `vol3d.cache`."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import socket
+import uuid
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vol3d.cache import SCHEMA, Cache, MaskRecord, entry_path, level_grid
+from vol3d.errors import FingerprintError
+from vol3d.geometry import Grid
+from vol3d.types import AIR_HU, Array
+from vol3d.volume import Volume
+
+FOREGROUND_SAMPLES = 4096
+"""Voxels kept per mask in the sampling index; larger masks are sampled evenly."""
+
+
+@dataclass(kw_only=True)
+class EntryData:
+    """All of one study, in memory, ready to be written."""
+
+    study_id: str
+    images: dict[str, Volume]
+    """``ct`` and ``pet`` on one canonical grid."""
+    masks: list[tuple[MaskRecord, Array]]
+    """uint8 on the common grid."""
+    source_grids: dict[str, Grid]
+    pet_native: Volume | None = None
+    native_masks: dict[str, Array] = field(default_factory=dict)
+    """By mask name, uint8 on the native PET grid."""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """The rest of the record, JSON-ready: absent, findings, labels, report, split, patient_key, steps, ..."""
+    levels: int = 1
+    chunk: int = 48
+
+
+def create_cache(root: Path, recipe: dict[str, Any], recipe_digest: str) -> Cache:
+    """Makes the folder, or opens it if it was made with the same recipe.
+
+    Raises:
+        FingerprintError: the folder holds entries of another recipe.
+    """
+    root = Path(root)
+    (root / "studies").mkdir(parents=True, exist_ok=True)
+    header = {"schema": SCHEMA, "recipe": recipe, "recipe_digest": recipe_digest}
+    if not (root / "cache.json").exists():
+        temporary = root / f".cache.json.{uuid.uuid4().hex}"
+        temporary.write_text(json.dumps(header, indent=1))
+        temporary.replace(root / "cache.json")
+    cache = Cache(root)
+    if cache.recipe_digest != recipe_digest:
+        raise FingerprintError(
+            f"expected a cache of recipe {recipe_digest} at {root}, found one of {cache.recipe_digest}; "
+            f"use another --out, or remove the old cache"
+        )
+    return cache
+
+
+def write_entry(root: Path, data: EntryData) -> Path:
+    """Writes a study under a temporary name and renames it into place: it appears whole or not at all."""
+    final = entry_path(root, data.study_id)
+    temporary = final.parent / f".{data.study_id}~{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:8]}"
+    try:
+        _write_group(temporary, data)
+        if final.exists():
+            old = temporary.with_name(temporary.name + ".old")
+            final.rename(old)
+            temporary.rename(final)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return final
+
+
+def abandoned(root: Path) -> list[Path]:
+    """Temporary folders left by writers on this host that are no longer alive."""
+    left = []
+    for path in (Path(root) / "studies").glob(".*~*~*~*"):
+        _, host, pid, _ = path.name.split("~")
+        if host == socket.gethostname() and not Path(f"/proc/{pid}").exists():
+            left.append(path)
+    return left
+
+
+def _write_group(path: Path, data: EntryData) -> None:
+    import zarr
+
+    main = data.images.get("ct") or data.images["pet"]
+    records, points, row = [], [], 0
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    for name, volume in data.images.items():
+        _write_pyramid(group.create_group(name), volume, data)
+    for record, mask in data.masks:
+        index = _sample_foreground(mask)
+        points.append(index)
+        _write_label(group[record.image], record.name, mask, main.grid, data.chunk)
+        records.append({**asdict(record), "voxels": int(np.count_nonzero(mask)), "foreground": [row, row + len(index)]})
+        row += len(index)
+    if data.pet_native is not None:
+        native = group.create_group("pet_native")
+        _array(native, "0", data.pet_native.array_ZYX.astype(np.float32), data.chunk)
+        for name, mask in data.native_masks.items():
+            _write_label(native, name, mask, None, data.chunk)
+    stacked = np.concatenate(points) if points else np.zeros((0, 3), np.int32)
+    group.create_group("index").create_array("foreground", data=stacked.astype(np.int32), chunks=(4096, 3))
+    for holder, names in (*_labels_by_image(data), ("pet_native", list(data.native_masks))):
+        if names:
+            group[f"{holder}/labels"].attrs["ome"] = {"version": "0.5", "labels": sorted(names)}
+    record_of_study = {
+        "schema": SCHEMA,
+        "study_id": data.study_id,
+        "images": list(data.images),
+        "grid": main.grid.to_dict(),
+        "source_grids": {name: grid.to_dict() for name, grid in data.source_grids.items()},
+        "masks": records,
+        "levels": data.levels,
+        **data.attributes,
+    }
+    group.attrs["vol3d"] = record_of_study
+
+
+def _labels_by_image(data: EntryData) -> list[tuple[str, list[str]]]:
+    return [(image, [r.name for r, _ in data.masks if r.image == image]) for image in data.images]
+
+
+def _write_pyramid(group: Any, volume: Volume, data: EntryData) -> None:
+    """OME-Zarr 0.5 multiscales; a level's translation includes (scale_n - scale_0) / 2."""
+    dtype = np.int16 if volume.modality == "ct" else np.float32
+    array = volume.array_ZYX.astype(np.float32)
+    datasets = []
+    for level in range(data.levels):
+        if level:
+            array = _halve(array)
+        stored = np.clip(np.rint(array), AIR_HU * 2, 32767) if dtype == np.int16 else array
+        _array(group, str(level), stored.astype(dtype), data.chunk)
+        datasets.append(_dataset(level_grid(volume.grid, level), str(level)))
+    group.attrs["ome"] = _multiscales(datasets, volume.modality)
+
+
+def _dataset(grid: Grid, path: str) -> dict[str, Any]:
+    x, y, z = grid.origin_mm
+    return {
+        "path": path,
+        "coordinateTransformations": [
+            {"type": "scale", "scale": list(grid.spacing_mm)},
+            {"type": "translation", "translation": [z, y, x]},
+        ],
+    }
+
+
+def _multiscales(datasets: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    axes = [{"name": axis, "type": "space", "unit": "millimeter"} for axis in "zyx"]
+    return {"version": "0.5", "multiscales": [{"name": name, "axes": axes, "datasets": datasets, "type": "mean"}]}
+
+
+def _write_label(parent: Any, name: str, mask: Array, grid: Grid | None, chunk: int) -> None:
+    label = parent.require_group("labels").create_group(name)
+    _array(label, "0", mask.astype(np.uint8), chunk)
+    if grid is not None:
+        label.attrs["ome"] = {**_multiscales([_dataset(grid, "0")], name), "image-label": {"version": "0.5"}}
+
+
+def _array(group: Any, name: str, array: Array, chunk: int) -> None:
+    """One shard an array (a few files a study), chunks of `chunk` cubed, each with a checksum."""
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
+    shard = tuple(math.ceil(n / chunk) * chunk for n in array.shape)
+    codec = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle" if array.dtype == np.uint8 else "shuffle")
+    group.create_array(
+        name,
+        data=np.ascontiguousarray(array),
+        chunks=(chunk,) * 3,
+        shards=shard,
+        compressors=[codec, Crc32cCodec()],
+        fill_value=0,
+    )
+
+
+def _halve(array: Array) -> Array:
+    """Mean over blocks of 2x2x2; an odd end is averaged over what is there."""
+    for axis in range(3):
+        size = array.shape[axis]
+        starts = np.arange(0, size, 2)
+        counts = np.minimum(2, size - starts).reshape([-1 if a == axis else 1 for a in range(3)])
+        array = np.add.reduceat(array, starts, axis=axis) / counts
+    return array.astype(np.float32)
+
+
+def _sample_foreground(mask: Array) -> Array:
+    index = np.argwhere(mask)
+    if len(index) > FOREGROUND_SAMPLES:
+        index = index[np.linspace(0, len(index) - 1, FOREGROUND_SAMPLES).astype(int)]
+    return index.astype(np.int32)
