@@ -88,6 +88,7 @@ def write_pet_series(folder: Path, pet: Volume, patient: Patient) -> None:
     base.PixelRepresentation = 1
     base.NumberOfSlices = pet.grid.shape[0]
     base.RadiopharmaceuticalInformationSequence = Sequence([_injection(acquisition)])
+    del base.PatientPosition  # PS3.3 C.7.3.1: not beside the codes
     base.PatientOrientationCodeSequence = Sequence([_code("102538003", "SCT", "recumbent")])
     base.PatientGantryRelationshipCodeSequence = Sequence([_code("102540001", "SCT", "headfirst")])
     folder.mkdir(parents=True)
@@ -158,6 +159,7 @@ def _base(patient: Patient, grid: Grid, modality: str, start: datetime.datetime)
     ds.PatientSex, ds.PatientAge = acquisition.sex, f"{acquisition.age_years:03d}Y"
     ds.PatientWeight = f"{acquisition.weight_kg:.1f}"
     ds.PatientPosition = "HFS"
+    ds.BodyPartExamined = "CHESTABDPELVIS"  # no paired part, so no Laterality is owed
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.Rows, ds.Columns = grid.shape[1], grid.shape[2]
     ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 16, 15

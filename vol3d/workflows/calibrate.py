@@ -10,7 +10,7 @@ from vol3d.cache import Entry
 from vol3d.checkpoint import Calibration
 from vol3d.metrics.findings import choose_threshold, fit_platt
 from vol3d.metrics.segmentation import dice
-from vol3d.workflows.scoring import Ask, ask_study, probes_of, truth_of
+from vol3d.workflows.scoring import Ask, answers, truth_of
 
 MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 ABSENT_PER_STUDY = 24
@@ -26,18 +26,13 @@ def calibrate(ask: Ask, entries: Sequence[Entry]) -> tuple[Calibration, dict[str
     truths: list[bool] = []
     logits: list[float] = []
     dice_at: dict[float, list[float]] = {t: [] for t in MASK_THRESHOLDS}
-    for entry in entries:
-        probes = [p for p in probes_of(entry, absent_limit=ABSENT_PER_STUDY) if p.wording != "unseen"]
-        if not probes:
-            continue
-        probability_PZYX, presence_P = ask_study(ask, entry, probes)
-        for probe, probability_ZYX, logit in zip(probes, probability_PZYX, presence_P, strict=True):
-            truths.append(probe.mask is not None)
-            logits.append(float(logit))
-            if probe.mask is not None:
-                truth = truth_of(probe, entry)
-                for threshold, scores in dice_at.items():
-                    scores.append(dice(probability_ZYX >= np.ceil(threshold * 255), truth))
+    for answer in answers(ask, entries, absent_limit=ABSENT_PER_STUDY):
+        truths.append(answer.probe.mask is not None)
+        logits.append(answer.logit)
+        if answer.probe.mask is not None:
+            truth = truth_of(answer.probe, answer.entry)
+            for threshold, scores in dice_at.items():
+                scores.append(dice(answer.probability_ZYX >= np.ceil(threshold * 255), truth))
     if not logits:
         return Calibration(), {"probes": 0}
     scale, bias = fit_platt(np.array(truths), np.array(logits))

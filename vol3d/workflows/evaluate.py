@@ -20,7 +20,7 @@ from vol3d.metrics.segmentation import LesionCounts, lesion_f1
 from vol3d.progress import progress
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.plots import plot_presence
-from vol3d.workflows.scoring import Case, ask_study, probes_of, score_probe
+from vol3d.workflows.scoring import Case, answers, score_probe
 
 BOOTSTRAP_SAMPLES = 1000
 
@@ -54,14 +54,10 @@ def evaluate(
     cases: list[Case] = []
     with progress("evaluate", len(studies), "studies", enabled=show_progress) as advance:
         for study_id in studies:
-            entry = cache.entry(study_id)
-            probes = probes_of(entry, absent_limit=absent_limit)
-            if probes:
-                probability_PZYX, presence_P = ask_study(ask, entry, probes)
-                cases += [
-                    score_probe(probe, entry, probability_ZYX, float(logit), checkpoint.calibration)
-                    for probe, probability_ZYX, logit in zip(probes, probability_PZYX, presence_P, strict=True)
-                ]
+            cases += [
+                score_probe(a.probe, a.entry, a.probability_ZYX, a.logit, checkpoint.calibration)
+                for a in answers(ask, [cache.entry(study_id)], absent_limit=absent_limit, unseen=True)
+            ]
             advance()
     summary = {
         "split": split,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,6 +69,29 @@ def ask_study(ask: Ask, entry: Entry, probes: Iterable[Probe]) -> tuple[Array, A
     probability_PZYX, presence_P = ask(entry, distinct)
     order = [distinct.index(p) for p in phrases]
     return probability_PZYX[order] if order != list(range(len(order))) else probability_PZYX, presence_P[order]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to a probe."""
+
+    probe: Probe
+    entry: Entry
+    probability_ZYX: Array
+    """uint8."""
+    logit: float
+
+
+def answers(
+    ask: Ask, entries: Iterable[Entry], *, absent_limit: int | None = None, unseen: bool = False
+) -> Iterator[Answer]:
+    """Asks study after study, with the unseen wordings or without; holds the masks of one study at a time."""
+    for entry in entries:
+        probes = [p for p in probes_of(entry, absent_limit=absent_limit) if unseen or p.wording != "unseen"]
+        if probes:
+            probability_PZYX, presence_P = ask_study(ask, entry, probes)
+            for probe, probability_ZYX, logit in zip(probes, probability_PZYX, presence_P, strict=True):
+                yield Answer(probe, entry, probability_ZYX, float(logit))
 
 
 def _stable_choice(text: str, count: int) -> int:

@@ -22,7 +22,7 @@ from vol3d.train.run_config import RunConfig
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.calibrate import ABSENT_PER_STUDY, calibrate
 from vol3d.workflows.prepare import load_recipe
-from vol3d.workflows.scoring import Ask, ask_study, probes_of, truth_of
+from vol3d.workflows.scoring import Ask, answers, truth_of
 
 log = logging.getLogger("vol3d")
 
@@ -75,17 +75,12 @@ def judge(ask: Ask, entries: Sequence[Entry]) -> dict[str, float]:
     """Mean Dice at 0.5 over present phrases, for organs and lesions apart too, and presence AUROC."""
     found: dict[str, list[float]] = {"organ": [], "lesion": []}
     truths, logits = [], []
-    for entry in entries:
-        probes = [p for p in probes_of(entry, absent_limit=ABSENT_PER_STUDY) if p.wording != "unseen"]
-        if not probes:
-            continue
-        probability_PZYX, presence_P = ask_study(ask, entry, probes)
-        for probe, probability_ZYX, logit in zip(probes, probability_PZYX, presence_P, strict=True):
-            truths.append(probe.mask is not None)
-            logits.append(float(logit))
-            if probe.mask is not None:
-                truth = truth_of(probe, entry)
-                found[probe.kind].append(dice(probability_ZYX >= 128, truth))
+    for answer in answers(ask, entries, absent_limit=ABSENT_PER_STUDY):
+        truths.append(answer.probe.mask is not None)
+        logits.append(answer.logit)
+        if answer.probe.mask is not None:
+            truth = truth_of(answer.probe, answer.entry)
+            found[answer.probe.kind].append(dice(answer.probability_ZYX >= 128, truth))
     every = [*found["organ"], *found["lesion"]]
     metrics = {"dice": float(np.mean(every)) if every else float("nan")}
     metrics |= {f"{kind}_dice": float(np.mean(values)) for kind, values in found.items() if values}
