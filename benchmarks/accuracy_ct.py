@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from preprocessing.build_cache import preprocess
+from preprocessing.manifest import write_manifest
 from preprocessing.sources.multilabel import row
 from vol3d.cache import Cache
 from vol3d.checkpoint import load_checkpoint
 from vol3d.workflows.asking import Asker
-from vol3d.workflows.prepare import load_recipe, write_rows
+from vol3d.workflows.prepare import load_recipe
 from vol3d.workflows.scoring import ask_study, probes_of, score_probe
 
 MIN_ML = 5.0
@@ -41,7 +42,10 @@ def main() -> None:
         "example_ct_sm", folder / "example_ct_sm.nii.gz", folder / "example_seg.nii.gz", min_voxels=20, split="train"
     )
     preprocess(
-        write_rows([scan], out / "manifest.jsonl"), load_recipe(arguments.config), out / "cache", show_progress=False
+        write_manifest([scan], out / "manifest.jsonl"),
+        load_recipe(arguments.config),
+        out / "cache",
+        show_progress=False,
     )
     start = time.monotonic()
     command = [sys.executable, "-m", "vol3d.cli", "train", str(arguments.config), "--cache", str(out / "cache")]

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from preprocessing.build_cache import preprocess
+from preprocessing.manifest import write_manifest
 from preprocessing.reading import read_image, read_mask
 from preprocessing.sources.sts import PHRASES, rows
 from vol3d.cache import Cache
@@ -30,7 +31,7 @@ from vol3d.export.regrid import to_source_grid
 from vol3d.metrics.bootstrap import bootstrap_interval, paired_difference
 from vol3d.metrics.segmentation import dice, suv_match
 from vol3d.workflows.asking import Asker
-from vol3d.workflows.prepare import load_recipe, write_rows
+from vol3d.workflows.prepare import load_recipe
 
 DATASET = "Dataset801_STS"
 
@@ -60,7 +61,7 @@ def main() -> None:
 def run_vol3d(arguments: argparse.Namespace, fold: int, test: list[str]) -> list[dict]:
     """Trains on all other patients; scores the ones left out."""
     out = arguments.out / f"vol3d-{fold}"
-    manifest = write_rows(fold_rows(arguments.data, test), out / "manifest.jsonl")
+    manifest = write_manifest(fold_rows(arguments.data, test), out / "manifest.jsonl")
     preprocess(manifest, load_recipe(arguments.config), out / "cache", show_progress=False)
     start = time.monotonic()
     command = [sys.executable, "-m", "vol3d.cli", "train", str(arguments.config), "--cache", str(out / "cache")]

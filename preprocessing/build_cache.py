@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -24,6 +23,7 @@ from vol3d.cache import Entry, entry_path
 from vol3d.cache_write import abandoned, create_cache, write_entry
 from vol3d.config import digest, to_tree
 from vol3d.errors import ConfigError, Vol3dError
+from vol3d.files import write_whole
 from vol3d.progress import progress
 
 
@@ -169,9 +169,7 @@ def _amend_quarantine(root: Path, remove: Iterable[str] = (), add: Iterable[Outc
         kept = [line for line in lines if json.loads(line)["study_id"] not in gone]
         kept += [json.dumps({"study_id": o.study_id, "reason": o.reason}) for o in add]
         if kept or path.exists():
-            temporary = root / f".quarantine.{uuid.uuid4().hex}"
-            temporary.write_text("".join(line + "\n" for line in kept))
-            temporary.replace(path)
+            write_whole(path, "".join(line + "\n" for line in kept))
 
 
 @contextmanager

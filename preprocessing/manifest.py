@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vol3d.cache import check_study_id
 from vol3d.errors import ManifestError
+from vol3d.files import write_whole
 
 SPLITS = ("train", "val", "test", None)
 _KEYS = (
@@ -94,6 +95,13 @@ def read_manifest(path: Path) -> Iterator[Row | BadRow]:
             yield BadRow(name, f"expected one JSON object a line, found {error}")
         except ManifestError as error:
             yield BadRow(name, str(error))
+
+
+def write_manifest(rows: Iterable[dict[str, Any]], path: Path) -> Path:
+    """Writes rows in one step, so that shards that start together all see a whole file; returns `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def parse_row(record: Any, folder: Path) -> Row:

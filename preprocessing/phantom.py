@@ -7,9 +7,7 @@ and index alone: neither on how many are written nor on the file format (but for
 from __future__ import annotations
 
 import functools
-import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from preprocessing.manifest import write_manifest
 from preprocessing.phantom_anatomy import TISSUES
 from preprocessing.phantom_body import build_anatomy
 from preprocessing.phantom_lesions import draw_lesions
@@ -108,11 +107,7 @@ def write_phantoms(
         rows.append(row)
         if progress is not None:
             progress(len(rows))
-    manifest = out / "manifest.jsonl"
-    temporary = manifest.with_name(f".manifest.{os.getpid()}")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(temporary, manifest)
-    return manifest
+    return write_manifest(rows, out / "manifest.jsonl")
 
 
 def _mapped(make: Callable[[int], dict[str, Any]], studies: int, workers: int) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from vol3d.cache import SCHEMA, Cache, MaskRecord, entry_path, level_grid
 from vol3d.errors import FingerprintError
+from vol3d.files import write_whole
 from vol3d.geometry import Grid
 from vol3d.types import AIR_HU, Array
 from vol3d.volume import Volume
@@ -53,9 +54,7 @@ def create_cache(root: Path, recipe: dict[str, Any], recipe_digest: str) -> Cach
     (root / "studies").mkdir(parents=True, exist_ok=True)
     header = {"schema": SCHEMA, "recipe": recipe, "recipe_digest": recipe_digest}
     if not (root / "cache.json").exists():
-        temporary = root / f".cache.json.{uuid.uuid4().hex}"
-        temporary.write_text(json.dumps(header, indent=1))
-        temporary.replace(root / "cache.json")
+        write_whole(root / "cache.json", json.dumps(header, indent=1))
     cache = Cache(root)
     if cache.recipe_digest != recipe_digest:
         raise FingerprintError(

@@ -7,10 +7,8 @@ SHA-256 of the weights, by which the files are known to belong together.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import shutil
 import uuid
 from dataclasses import asdict, dataclass, field
@@ -25,6 +23,7 @@ from safetensors.torch import load_file
 from vol3d.config import from_tree, to_tree
 from vol3d.data.channels import ChannelConfig
 from vol3d.errors import CheckpointError, ConfigError
+from vol3d.files import sha256_of, sync
 from vol3d.model.vlm import CONFIG, WEIGHTS, VisionLanguageModel
 from vol3d.types import Zyx
 
@@ -105,7 +104,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         checkpoint.model.save_pretrained(temporary)
-        own = {"vol3d": version("vol3d"), "weights_sha256": _sha256(temporary / WEIGHTS)}
+        own = {"vol3d": version("vol3d"), "weights_sha256": sha256_of(temporary / WEIGHTS)}
         record = {
             "schema": SCHEMA,
             "channels": to_tree(checkpoint.channels),
@@ -140,7 +139,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
         raise CheckpointError(f"{folder / RECORD} is not a complete record ({error}); copy the folder again") from None
     if schema != SCHEMA:
         raise CheckpointError(f"expected a checkpoint of schema {SCHEMA} in {folder}, found {schema}")
-    found = _sha256(folder / WEIGHTS)
+    found = sha256_of(folder / WEIGHTS)
     if expected != found:
         raise CheckpointError(
             f"{folder}: expected weights with SHA-256 {expected}, found {found}; the files are damaged or do not "
@@ -218,17 +217,3 @@ def replace_folder(temporary: Path, final: Path) -> None:
 
 def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.previous")
-
-
-def sync(path: Path) -> None:
-    """Waits until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

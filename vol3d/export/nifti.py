@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 
 from vol3d.errors import GeometryError, Vol3dError
+from vol3d.files import write_whole
 from vol3d.geometry import Grid
 from vol3d.measure import bounding_box
 from vol3d.types import Array
@@ -116,10 +117,7 @@ def write_multilabel(
         "overlap_voxels": int(np.count_nonzero(shared_ZYX)),
     }
     write_nifti(path, labels_ZYX, grid, template)
-    json_path = label_table_path(path)
-    temporary = json_path.with_name(f".{json_path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, json_path)
+    write_whole(label_table_path(path), json.dumps(table, indent=2, ensure_ascii=False) + "\n")
 
 
 def label_table_path(path: str | Path) -> Path:

@@ -9,7 +9,6 @@ and two writers at worst store a text twice. Opening costs one small read per se
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from vol3d.errors import CacheError, ConfigError
+from vol3d.files import write_whole
 from vol3d.model.text import TextConfig, TextEncoder, find_model, is_uncased, normalise, resolve_text
 from vol3d.types import Array
 
@@ -136,7 +136,7 @@ class EmbeddingBank:
         self.folder.mkdir(parents=True, exist_ok=True)
         fields = ("name", "revision", "instruction", "width", "storage")
         header = {"schema": SCHEMA, "lower": lower, **{name: getattr(self.config, name) for name in fields}}
-        _write(path, json.dumps(header, indent=2).encode())
+        write_whole(path, json.dumps(header, indent=2))
         return lower
 
     def _refresh(self) -> None:
@@ -163,17 +163,8 @@ class EmbeddingBank:
         keys = np.frombuffer(b"".join(map(_key, texts)), dtype=np.uint8).reshape(-1, 16)
         starts = np.cumsum([0, *map(len, states)], dtype=np.int64)
         name = hashlib.sha256(keys.tobytes()).hexdigest()[:16]
-        _write(self.folder / f"{name}.safetensors", save({"states": joined, "starts": starts, "keys": keys}))
+        write_whole(self.folder / f"{name}.safetensors", save({"states": joined, "starts": starts, "keys": keys}))
 
 
 def _key(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()[:16]
-
-
-def _write(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

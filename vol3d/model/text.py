@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from vol3d.errors import ConfigError, ModelUnavailableError
+from vol3d.files import sha256_of
 from vol3d.types import Array
 
 MINILM = "minilm"
@@ -221,8 +222,7 @@ def _revision(folder: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _sha256(path: Path, _mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def _hidden_size(folder: Path) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vol3d.config import from_tree, to_tree
 from vol3d.errors import CheckpointError, ConfigError
+from vol3d.files import write_whole
 from vol3d.model.decoder import ContextualGrounding, ImageDecoder, Output, SharedGrounding
 from vol3d.model.encoder import EncoderConfig, ImageEncoder, plan_encoder
 from vol3d.model.text import TextConfig, resolve_text
@@ -141,8 +142,7 @@ class VisionLanguageModel(nn.Module):
         partial = folder / f".{uuid.uuid4().hex}.partial"
         save_file(tensors, partial)
         os.replace(partial, folder / WEIGHTS)
-        partial.write_text(json.dumps(to_tree(self.config), indent=2) + "\n")
-        os.replace(partial, folder / CONFIG)
+        write_whole(folder / CONFIG, json.dumps(to_tree(self.config), indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "VisionLanguageModel":

@@ -7,7 +7,6 @@ at ZeRO 0 it does not report the gradient norm.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -22,9 +21,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from vol3d.checkpoint import sync
 from vol3d.config import SHIPPED
 from vol3d.errors import CheckpointError, ConfigError, NonFiniteError
+from vol3d.files import sha256_of, sync
 from vol3d.train import ranks
 
 if not torch.cuda.is_available():
@@ -257,13 +256,13 @@ class _SafeFiles(TorchCheckpointEngine):
 
     def save(self, state_dict: dict[str, Any], path: str) -> None:
         super().save(state_dict, path)
-        Path(f"{path}.sha256").write_text(_sha256(path))
+        Path(f"{path}.sha256").write_text(sha256_of(path))
         sync(Path(path))
 
     def load(self, path: str, map_location: Any = None) -> Any:
         try:
             expected = Path(f"{path}.sha256").read_text()
-            if _sha256(path) != expected:
+            if sha256_of(path) != expected:
                 raise CheckpointError(
                     f"{path} is damaged: its checksum differs; remove its step folder and resume again"
                 )
@@ -275,11 +274,6 @@ class _SafeFiles(TorchCheckpointEngine):
             ) from None
         except OSError as error:
             raise CheckpointError(f"expected a checkpoint file at {path}, found none ({error})") from None
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _quiet() -> None:

@@ -24,9 +24,10 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vol3d.checkpoint import replace_folder, sync
+from vol3d.checkpoint import replace_folder
 from vol3d.config import dump_yaml, to_tree
 from vol3d.errors import CheckpointError, ConfigError
+from vol3d.files import sync, write_whole
 
 MAY_CHANGE = {
     "preprocess",  # a path; the recipe itself is compared by its digest
@@ -98,11 +99,11 @@ class RunFolder:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for left in [*self.checkpoints.glob(".*.partial"), *self.checkpoints.glob(".*.previous")]:
             shutil.rmtree(left)
-        _write(self.root / "config.yaml", dump_yaml(config))
+        write_whole(self.root / "config.yaml", dump_yaml(config))
         path = self.root / "run.json"
         starts = json.loads(path.read_text())["starts"] if step and path.is_file() else []
         starts.append({"step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **environment()})
-        _write(path, json.dumps({**facts, "starts": starts}, indent=1) + "\n")
+        write_whole(path, json.dumps({**facts, "starts": starts}, indent=1) + "\n")
         _truncate(self.root / "log.csv", lambda line: not line[0].isdigit() or int(line.split(",")[0]) <= step)
         _truncate(self.root / "validation.jsonl", lambda line: json.loads(line)["step"] <= step)
 
@@ -116,7 +117,7 @@ class RunFolder:
         if average is not None:
             save_file(average, folder / "average.safetensors")
             sync(folder / "average.safetensors")
-        _write(folder / "loop.json", json.dumps(dataclasses.asdict(state), indent=1) + "\n")
+        write_whole(folder / "loop.json", json.dumps(dataclasses.asdict(state), indent=1) + "\n")
         replace_folder(folder, self.checkpoints / f"step-{state.step:06d}")
         for old in sorted(self.checkpoints.glob("step-*"), key=lambda p: int(p.name[5:]))[:-keep]:
             shutil.rmtree(old)
@@ -191,11 +192,4 @@ def _git(here: Path, *arguments: str) -> str:
 def _truncate(path: Path, keep: Any) -> None:
     if path.is_file():
         lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n") and keep(line)]
-        _write(path, "".join(lines))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text)
-    sync(temporary)
-    temporary.replace(path)
+        write_whole(path, "".join(lines))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 
 import yaml
 
 from preprocessing.build_cache import Summary, preprocess
+from preprocessing.manifest import write_manifest
 from preprocessing.transforms import PreprocessConfig
 from vol3d.config import load_yaml
 from vol3d.errors import ConfigError
@@ -61,16 +61,7 @@ def prepare(
         if source not in SOURCES:
             raise ConfigError(f"expected --source to be one of {', '.join(SOURCES)}, found {source!r}")
         rows = list(import_module(f"preprocessing.sources.{source}").rows(manifest))
-        manifest = write_rows(rows, Path(out) / "manifest.jsonl")
+        manifest = write_manifest(rows, Path(out) / "manifest.jsonl")
     return preprocess(
         manifest, recipe, out, workers=workers, shard=shard, assume_hu=assume_hu, show_progress=show_progress
     )
-
-
-def write_rows(rows: list[dict], path: Path) -> Path:
-    """Writes manifest rows in one step, so that shards that start together all see a whole file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{id(rows)}")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    temporary.replace(path)
-    return path
