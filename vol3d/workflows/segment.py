@@ -20,11 +20,13 @@ from vol3d.config import from_tree
 from vol3d.errors import ConfigError, Vol3dError
 from vol3d.export.nifti import write_multilabel, write_nifti
 from vol3d.export.regrid import to_source_grid
+from vol3d.files import write_whole
 from vol3d.geometry import Grid
 from vol3d.measure import slices, suv_statistics, volume_ml
 from vol3d.progress import progress
 from vol3d.text.organs import structure_in
 from vol3d.types import Array
+from vol3d.volume import Volume
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.inputs import scratch_entry, studies_in
 
@@ -121,11 +123,12 @@ def write_answers(
     (folder / "masks").mkdir(parents=True, exist_ok=True)
     for old in (folder / "masks").glob("*.nii.gz"):  # of an earlier run with other prompts
         old.unlink()
+    native = entry.pet_native() if "pet" in entry.images else None
     answers, files = [], {}
     for number, prompt in enumerate(prompts, 1):
         i = index_of[prompt]
         site = index_of.get(sites.get(prompt, ""))
-        answer, mask = _answer(entry, probability_PZYX, presence_P, i, site, checkpoint, source_grid, series)
+        answer, mask = _answer(entry, probability_PZYX, presence_P, i, site, checkpoint, source_grid, series, native)
         name = f"{number:02d}-{slug(prompt)}"
         write_nifti(folder / "masks" / f"{name}.nii.gz", mask, source_grid, template)
         answers.append({"prompt": prompt, "file": f"masks/{name}.nii.gz", **answer})
@@ -141,9 +144,7 @@ def write_answers(
         "notes": entry.notes,
         "provenance": checkpoint.provenance,
     }
-    temporary = folder / "segmentation.json.tmp"
-    temporary.write_text(json.dumps(record, indent=1))
-    temporary.replace(folder / "segmentation.json")
+    write_whole(folder / "segmentation.json", json.dumps(record, indent=1))
 
 
 def _sites(prompts: list[str], checkpoint: Checkpoint) -> dict[str, str]:
@@ -167,6 +168,7 @@ def _answer(
     checkpoint: Checkpoint,
     source_grid: Grid,
     series: str,
+    native: Volume | None,
 ) -> tuple[dict[str, Any], Array]:
     calibration = checkpoint.calibration
     probability = calibration.probability(float(presence_P[i]))
@@ -188,8 +190,7 @@ def _answer(
         on_slices = slices(mask, source_grid, numbers)
         assert on_slices is not None, "the mask is not empty"
         answer["slices"] = {"series": series, **asdict(on_slices)}
-        if "pet" in entry.images:
-            native = entry.pet_native()
+        if native is not None:
             on_pet = to_source_grid(probability_PZYX[i], entry.grid, native.grid, threshold)
             answer["suv_max"] = suv_statistics(on_pet, native).suv_max
     return answer, mask
