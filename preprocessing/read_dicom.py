@@ -17,6 +17,7 @@ from preprocessing import suv
 from preprocessing.hu import pack, require_finite, to_hu
 from vol3d.dicom.frames import Frame, frames_of, numbers
 from vol3d.dicom.geometry import stack
+from vol3d.dicom.listing import without_names
 from vol3d.dicom.series import PARSE_ERRORS, Scan, scan, select_series
 from vol3d.errors import ReadError, UnitError
 from vol3d.geometry import Grid
@@ -50,7 +51,7 @@ def read_dicom(path: Path, modality: Literal["ct", "pet"], *, assume_hu: bool = 
         try:
             return _read(path, modality, assume_hu)
         except ReadError as error:
-            raise type(error)(f"{path}: {error}") from error
+            raise type(error)(f"{path}: {without_names(str(error), path)}") from error
 
 
 def _read(path: Path, modality: Literal["ct", "pet"], assume_hu: bool) -> DicomVolume:

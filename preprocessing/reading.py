@@ -13,6 +13,7 @@ from preprocessing import suv
 from preprocessing.hu import to_hu
 from preprocessing.read_dicom import read_dicom
 from preprocessing.read_nifti import SUFFIXES, read_labels, read_nifti
+from vol3d.dicom import listing
 from vol3d.errors import ReadError, UnitError
 from vol3d.types import Array
 from vol3d.volume import Volume
@@ -91,4 +92,4 @@ def _is_dicom(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         head = file.read(132)
-    return head[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom", ".ima")
+    return head[128:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom", ".ima", listing.SUFFIX)

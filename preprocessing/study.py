@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from preprocessing.manifest import MaskRow, Row
+from preprocessing.read_dicom_masks import DrawnOn, is_dicom, read_dicom_mask
 from preprocessing.reading import Reading, read_image, read_mask
 from preprocessing.transforms import PreprocessConfig, compose
 from vol3d.cache import SCHEMA, MaskRecord
 from vol3d.cache_write import EntryData
 from vol3d.config import digest
+from vol3d.dicom.listing import files_of
 from vol3d.errors import GeometryError, ManifestError
 from vol3d.geometry import Grid
 from vol3d.types import Array
@@ -28,6 +30,10 @@ from vol3d.volume import Volume
 
 MASK_GRID_TOLERANCE_MM = 0.1
 """A mask belongs to an image if no corner voxel is further off: tools that rewrite headers round."""
+
+
+KEYED = "key:"
+"""Before a patient id that is a patient key already."""
 
 
 def build_entry(row: Row, config: PreprocessConfig, *, assume_hu: bool = False) -> EntryData:
@@ -73,7 +79,7 @@ def fingerprint(row: Row, config: PreprocessConfig, *, assume_hu: bool = False) 
     """Changes with the source files (name, size, time of change), the row, the recipe or the cache schema."""
     files = []
     for path in [p for p in (row.ct, row.pet, *(m.path for m in row.masks)) if p is not None]:
-        members = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        members = [p for p in files_of(path) if p.is_file()]
         files += [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in members]
     record = {**asdict(row), "ct": None, "pet": None, "masks": [{**asdict(m), "path": None} for m in row.masks]}
     text = json.dumps([SCHEMA, digest(config), assume_hu, files, record], sort_keys=True, default=str)
@@ -81,7 +87,12 @@ def fingerprint(row: Row, config: PreprocessConfig, *, assume_hu: bool = False) 
 
 
 def patient_key(patient_id: str) -> str:
-    """HMAC-SHA256 of the id under the site key: links a patient's studies without naming the patient."""
+    """HMAC-SHA256 of the id under the site key: links a patient's studies without naming the patient.
+
+    An id that starts with `KEYED` is such a key already: intake writes it, so that its manifest names nobody.
+    """
+    if patient_id.startswith(KEYED):
+        return patient_id.removeprefix(KEYED)
     return hmac.new(_site_key(), patient_id.encode(), hashlib.sha256).hexdigest()[:16]
 
 
@@ -102,6 +113,10 @@ def _site_key() -> bytes:
 
 
 def _read_truth(mask: MaskRow, readings: dict[str, Reading]) -> Volume:
+    if is_dicom(mask.path):
+        return read_dicom_mask(
+            mask.path, mask.value, {name: DrawnOn(r.volume.grid, r.files) for name, r in readings.items()}
+        )
     volume = read_mask(mask.path, value=mask.value).volume
     if _home(volume.grid, readings) is None:
         grids = "; ".join(f"{name}: {r.volume.grid}" for name, r in readings.items())

@@ -19,6 +19,7 @@ from pydicom import uid as uids
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
+from vol3d.dicom.listing import files_of
 from vol3d.errors import ReadError
 
 MODALITY_OF: dict[Literal["ct", "pet"], str] = {"ct": "CT", "pet": "PT"}
@@ -103,12 +104,12 @@ class Scan:
 
 
 def scan(path: Path) -> Scan:
-    """Reads the header of every file below a folder (or of one file).
+    """Reads the header of every file below a folder (or of one file, or of those of a list file).
 
     Raises:
         ReadError: nothing there; a dataset without preamble and file meta; a file named as DICOM that is none.
     """
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if not p.is_dir())
+    files = files_of(path)
     if not files:
         raise ReadError("expected DICOM files, found no file")
     left_out: list[tuple[Path, str]] = []
