@@ -12,6 +12,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from vol3d.dicom.enhanced import PLACE, groups_of, macro, pet_header, value_mapping
 from vol3d.dicom.series import PARSE_ERRORS, Instance, Series
 from vol3d.errors import ReadError, UnitError
 
@@ -39,10 +40,27 @@ class Frame:
     rescale_type: str
 
     @property
+    def is_multi_frame(self) -> bool:
+        """True if its file describes frames by functional groups."""
+        return "PerFrameFunctionalGroupsSequence" in self.header
+
+    @property
     def name(self) -> str:
         """File, and frame where the file holds several, for messages."""
-        multi_frame = "PerFrameFunctionalGroupsSequence" in self.header
-        return f"{self.path.name}#{self.number}" if multi_frame else self.path.name
+        return f"{self.path.name}#{self.number}" if self.is_multi_frame else self.path.name
+
+    def pet_header(self) -> Dataset:
+        """What the rules of SUV need, in the attributes of a single-frame PET.
+
+        Raises:
+            ReadError: its functional groups cannot be read.
+        """
+        try:
+            return pet_header(self.header, self.index) if self.is_multi_frame else self.header
+        except PARSE_ERRORS as error:
+            raise ReadError(
+                f"{self.name}: expected readable functional groups, found {type(error).__name__}"
+            ) from error
 
 
 def frames_of(series: Series) -> list[Frame]:
@@ -86,6 +104,12 @@ def _frames(instance: Instance) -> Iterable[Frame]:
     colours = str(header.get("PhotometricInterpretation") or "").strip().upper()
     if colours not in ("MONOCHROME1", "MONOCHROME2"):  # the first only inverts the display
         raise ReadError(f"{where}: expected PhotometricInterpretation MONOCHROME1 or 2, found {colours or 'nothing'}")
+    bits, high = (int(numbers(header, k, 1, where)[0]) for k in ("BitsStored", "HighBit"))
+    if high != bits - 1:
+        raise ReadError(
+            f"{where}: expected HighBit (0028,0102) one less than BitsStored {bits}, found {high}: its pixels lie "
+            f"elsewhere in their words (PS3.5 8.1.1)"
+        )
     if "ModalityLUTSequence" in header:
         raise UnitError(f"{where}: expected a rescale slope and intercept, found a modality lookup table: not read")
     if "PerFrameFunctionalGroupsSequence" in header:
@@ -102,20 +126,21 @@ def _integer(header: Dataset, keyword: str, where: str) -> int | None:
 
 
 def _multi_frame(instance: Instance) -> Iterable[Frame]:
-    header = instance.header
-    shared = list(header.get("SharedFunctionalGroupsSequence") or [])
-    per_frame = list(header.PerFrameFunctionalGroupsSequence)
-    count = _integer(header, "NumberOfFrames", instance.path.name)
-    if len(per_frame) != count:
-        raise ReadError(f"{instance.path.name}: expected functional groups of {count} frames, found {len(per_frame)}")
-    macros = (
-        "PlanePositionSequence",
-        "PlaneOrientationSequence",
-        "PixelMeasuresSequence",
-        "PixelValueTransformationSequence",
-    )
-    for index, groups in enumerate(per_frame):
-        items = [item[macro][0] for macro in macros for item in (groups, *shared) if item.get(macro)]
+    header, where = instance.header, instance.path.name
+    stated, count = _integer(header, "NumberOfFrames", where), len(header.PerFrameFunctionalGroupsSequence)
+    if count != stated:
+        raise ReadError(f"{where}: expected functional groups of {stated} frames, found {count}")
+    for index in range(count):
+        try:
+            groups = groups_of(header, index)
+            items = [macro(groups, keyword) for keyword in (*PLACE, "PixelValueTransformationSequence")]
+            if instance.modality == "PT":
+                items[-1] = value_mapping(header, groups)
+        except PARSE_ERRORS as error:
+            found = type(error).__name__
+            raise ReadError(
+                f"{where}, frame {index + 1}: expected readable functional groups, found {found}"
+            ) from error
         yield _frame(instance, index, index + 1, items)
 
 
