@@ -15,16 +15,25 @@ from pydicom.pixels import pixel_array
 
 from preprocessing import suv
 from preprocessing.hu import pack, require_finite, to_hu
+from preprocessing.options import DEFAULT, PetSupplement, ReadOptions
+from preprocessing.suv_header import metadata, supplemented
 from vol3d.dicom.frames import Frame, frames_of, numbers
-from vol3d.dicom.geometry import stack
+from vol3d.dicom.geometry import layout_of
 from vol3d.dicom.listing import without_names
 from vol3d.dicom.series import PARSE_ERRORS, Scan, scan, select_series
+from vol3d.dicom.straighten import straighten
 from vol3d.errors import ReadError, UnitError
 from vol3d.geometry import Grid
-from vol3d.types import Array
+from vol3d.types import Array, Zyx
+from vol3d.volume import FILL
 
 _DECODERS = {uids.RLELossless: "pydicom", uids.JPEGLSLossless: "pyjpegls", uids.JPEGLSNearLossless: "pyjpegls"}
 """Named, so that what else happens to be installed does not change the pixels; JPEG and JPEG 2000 go to pylibjpeg."""
+
+_LOSSY = (
+    uids.JPEGBaseline8Bit, uids.JPEGExtended12Bit, uids.JPEGLSNearLossless, uids.JPEG2000, uids.JPEG2000MC, uids.HTJ2K,
+)  # fmt: skip
+"""JPEG 2000 and HTJ2K may be lossless under these too; the object then says so nowhere."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,9 @@ class DicomVolume:
     notes: tuple[str, ...]
 
 
-def read_dicom(path: Path, modality: Literal["ct", "pet"], *, assume_hu: bool = False) -> DicomVolume:
+def read_dicom(
+    path: Path, modality: Literal["ct", "pet"], *, assume_hu: bool = False, options: ReadOptions = DEFAULT
+) -> DicomVolume:
     """Reads the one CT or PET series below a folder (or in one multi-frame file).
 
     Raises:
@@ -49,36 +60,44 @@ def read_dicom(path: Path, modality: Literal["ct", "pet"], *, assume_hu: bool = 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom quotes invalid values in its warnings, names of patients among them
         try:
-            return _read(path, modality, assume_hu)
+            return _read(path, modality, assume_hu, options)
         except ReadError as error:
             raise type(error)(f"{path}: {without_names(str(error), path)}") from error
 
 
-def _read(path: Path, modality: Literal["ct", "pet"], assume_hu: bool) -> DicomVolume:
+def _read(path: Path, modality: Literal["ct", "pet"], assume_hu: bool, options: ReadOptions) -> DicomVolume:
     found = scan(path)
     frames = frames_of(select_series(found, modality))
-    order, grid = stack(frames)
-    ordered = [frames[i] for i in order]
-    array_ZYX, notes = _ct(ordered, grid, assume_hu) if modality == "ct" else _pet(ordered, grid)
+    layout = layout_of(frames)
+    straight = straighten(layout, tilt=options.tilt == "correct", spacing=options.spacing == "resample")
+    ordered = [frames[i] for i in layout.order]
+    if modality == "ct":
+        array_ZYX, notes = _ct(ordered, layout.shape, assume_hu)
+    else:
+        array_ZYX, notes = _pet(ordered, layout.shape, options.pet)
+    numbered, grid = _slice_numbers(ordered), straight.grid if straight else layout.grid()
+    if straight:
+        array_ZYX = straight.apply(array_ZYX, FILL[modality])
+        numbered, notes = None if straight.resliced else numbered, notes + straight.notes
     files = tuple(dict.fromkeys(f.path for f in ordered))
-    return DicomVolume(array_ZYX, grid, _slice_numbers(ordered), files, _notes(found, ordered) + notes)
+    return DicomVolume(array_ZYX, grid, numbered, files, _notes(found, ordered) + notes)
 
 
-def _ct(frames: Sequence[Frame], grid: Grid, assume_hu: bool) -> tuple[Array, tuple[str, ...]]:
+def _ct(frames: Sequence[Frame], shape: Zyx, assume_hu: bool) -> tuple[Array, tuple[str, ...]]:
     for frame in frames:
         if frame.rescale_type not in ("", "HU") and not assume_hu:
             raise UnitError(
                 f"{frame.name}: expected RescaleType HU, found {frame.rescale_type}: not a CT in Hounsfield units; if "
                 f"it is, say so with --assume-hu"
             )
-    padding_ZYX = np.zeros(grid.shape, bool)
+    padding_ZYX = np.zeros(shape, bool)
 
     def slabs() -> Iterator[Array]:
         for index, (frame, stored) in enumerate(_decoded(frames)):
             _mark_padding(frame, stored, padding_ZYX[index])
             yield _rescaled(frame, stored, optional=assume_hu)
 
-    array_ZYX = pack(slabs(), grid.shape)
+    array_ZYX = pack(slabs(), shape)
     require_finite(array_ZYX, "CT series")
     header, where = frames[0].header, frames[0].name
     bits = int(numbers(header, "BitsStored", 1, where)[0])
@@ -86,17 +105,14 @@ def _ct(frames: Sequence[Frame], grid: Grid, assume_hu: bool) -> tuple[Array, tu
     return to_hu(array_ZYX, bits=bits, signed=signed, padding_ZYX=padding_ZYX, assume_hu=assume_hu)
 
 
-def _pet(frames: Sequence[Frame], grid: Grid) -> tuple[Array, tuple[str, ...]]:
-    if "PerFrameFunctionalGroupsSequence" in frames[0].header:
-        raise ReadError(
-            f"{frames[0].path.name}: expected single-frame PET, found a multi-frame object: its times and units per "
-            f"frame are not read; convert the series to single-frame objects"
-        )
-    rule = suv.suvbw([suv.metadata(f.header) for f in frames])
+def _pet(frames: Sequence[Frame], shape: Zyx, supplement: PetSupplement) -> tuple[Array, tuple[str, ...]]:
+    described = [metadata(f.pet_header()) for f in frames]
+    supplied = supplement.attributes()
+    rule = suv.suvbw(supplemented(described, supplied) if supplied else described)
     slabs = (_rescaled(f, stored) * k for (f, stored), k in zip(_decoded(frames), rule.factors, strict=True))
-    array_ZYX = pack(slabs, grid.shape, np.float32)
+    array_ZYX = pack(slabs, shape, np.float32)
     require_finite(array_ZYX, "PET series")
-    return array_ZYX, (rule.rule,)
+    return array_ZYX, (rule.rule, *rule.notes)
 
 
 def _rescaled(frame: Frame, stored_YX: Array, optional: bool = False) -> Array:
@@ -165,7 +181,10 @@ def _notes(found: Scan, frames: Sequence[Frame]) -> tuple[str, ...]:
         names = [path.name for path, other in found.left_out if other == reason]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         notes.append(f"left out, {reason}: {', '.join(names[:3])}{more}")
-    if any(str(f.header.get("LossyImageCompression") or "") == "01" for f in frames):
+    if any(
+        str(f.header.get("LossyImageCompression") or "") == "01" or f.header.file_meta.TransferSyntaxUID in _LOSSY
+        for f in frames
+    ):
         notes.append("lossy compressed at its source")
     return tuple(notes)
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from preprocessing import suv
 from preprocessing.hu import to_hu
+from preprocessing.options import DEFAULT, ReadOptions
 from preprocessing.read_dicom import read_dicom
 from preprocessing.read_nifti import SUFFIXES, read_labels, read_nifti
 from vol3d.dicom import listing
@@ -33,7 +34,9 @@ class Reading:
     """Choices made on the way: ``"assume-hu"``, ``"padding -2000 -> air: 812 voxels"``, ``"suv: BQML, ADMIN"``."""
 
 
-def read_image(path: Path, modality: Literal["ct", "pet"], *, assume_hu: bool = False) -> Reading:
+def read_image(
+    path: Path, modality: Literal["ct", "pet"], *, assume_hu: bool = False, options: ReadOptions = DEFAULT
+) -> Reading:
     """Reads a CT in HU or a PET in SUVbw.
 
     Args:
@@ -41,6 +44,7 @@ def read_image(path: Path, modality: Literal["ct", "pet"], *, assume_hu: bool = 
             holds a whole volume. A NIfTI PET is taken as SUVbw.
         modality: what is expected there.
         assume_hu: take a CT's numbers as HU even where they look like a windowed export or a double rescale.
+        options: what may be repaired, and what stands in for missing values of a PET header; of DICOM only.
 
     Raises:
         ReadError: not one readable volume; `GeometryError` if its voxels lie on no regular grid or nobody knows where,
@@ -48,7 +52,7 @@ def read_image(path: Path, modality: Literal["ct", "pet"], *, assume_hu: bool = 
     """
     path = Path(path)
     if path.is_dir() or _is_dicom(path):
-        found = read_dicom(path, modality, assume_hu=assume_hu)
+        found = read_dicom(path, modality, assume_hu=assume_hu, options=options)
         _require_contrast(found.array_ZYX, path)
         return Reading(Volume(found.array_ZYX, found.grid, modality), found.slice_numbers, found.files, found.notes)
     image = read_nifti(path, exact=modality == "ct")

@@ -16,6 +16,8 @@ EXPECTED = {
     "Units": "Units (0054,1001), one of BQML, CNTS or GML",
     "DecayCorrection": "DecayCorrection (0054,1102), one of START, ADMIN or NONE",
     "PatientWeight": "PatientWeight (0010,1030) in kg, between 0.5 and 500",
+    "PatientSize": "PatientSize (0010,1020), the height in m, between 0.2 and 2.5",
+    "PatientSex": "PatientSex (0010,0040), M or F",
     "RadionuclideTotalDose": "RadionuclideTotalDose (0018,1074) in Bq",
     "RadionuclideHalfLife": "RadionuclideHalfLife (0018,1075) in s",
     "RadiopharmaceuticalStartTime": "RadiopharmaceuticalStartTime (0018,1072) or StartDateTime (0018,1078)",
@@ -24,14 +26,29 @@ EXPECTED = {
 }
 """What each attribute should hold, for messages."""
 
+SUPPLY = {
+    "PatientWeight": "weight_kg", "PatientSize": "height_m", "RadionuclideTotalDose": "dose_bq",
+    "RadionuclideHalfLife": "half_life_s", "DecayCorrection": "decay_correction",
+}  # fmt: skip
+"""Keys of the file of options (`preprocessing.options.PetSupplement`) that supply an attribute."""
+
+DATED_HALF_LIFE_S = 6 * 3600.0
+"""With a longer half-life patients come back on later days, and a time of injection without its date is no time."""
+
+SAME_CLOCK = timedelta(minutes=1)
+"""How far apart two statements of one time may lie."""
+
 
 def series_reference(instances: Sequence[Mapping[str, Any]], half_life_s: float) -> tuple[datetime, str]:
     """The one time that all beds of a START series are decayed to, and what says so.
 
     The series time, unless post-processing moved it past the first acquisition; then GE's private scan time; then the
     acquisition minus Frame Reference Time (the offset of the mean count rate from the reference, PS3.3 C.8.9.4) plus
-    the time of the mean count rate within the frame; then the earliest acquisition.
+    the time of the mean count rate within the frame; then the earliest acquisition. An enhanced PET states the moment
+    itself (Decay Correction DateTime, C.8.22.5).
     """
+    if (stated := _datetime(instances[0], "DecayCorrectionDateTime")) is not None:
+        return stated, "decay correction time"
     acquisitions = [acquisition(i) for i in instances]
     series = _join(instances[0], "SeriesDate", "SeriesTime")
     if series is None:
@@ -40,6 +57,11 @@ def series_reference(instances: Sequence[Mapping[str, Any]], half_life_s: float)
         return series, "series time"
     scan = _datetime(instances[0], "GEPrivatePostInjectionDateTime")
     if scan is not None:
+        if not timedelta(hours=-6) <= scan - min(acquisitions) <= SAME_CLOCK:
+            raise UnitError(
+                f"expected GE's private scan time within the 6 hours before the first acquisition, found it "
+                f"{(scan - min(acquisitions)).total_seconds() / 3600:.2f} h from it: dates of two clocks, or changed"
+            )
         return scan, "GE scan time"
     offsets = [number(i, "FrameReferenceTime") for i in instances]
     means = [mean_count_offset(i, half_life_s) for i in instances]
@@ -80,18 +102,47 @@ def acquisition(instance: Mapping[str, Any]) -> datetime:
     return found + timedelta(days=series - found > timedelta(hours=12))  # a series that runs past midnight
 
 
-def injection(instance: Mapping[str, Any], scan: datetime) -> datetime:
-    """Start of the injection; a time without date lies within the 24 hours before the scan."""
+def injection(instance: Mapping[str, Any], scan: datetime, half_life_s: float) -> datetime:
+    """Start of the injection; a time without date lies within the 24 hours before the scan.
+
+    GE's private administration time stands in where the standard attributes are absent.
+
+    Raises:
+        UnitError: no time; a time without date of a tracer that is scanned days later.
+    """
     found = _datetime(instance, "RadiopharmaceuticalStartDateTime")
     if found is not None:
         return found
     value = str(instance.get("RadiopharmaceuticalStartTime") or "").strip()
     if not value:
+        found = _datetime(instance, "GEPrivateAdministrationDateTime")
+        if found is None:
+            raise UnitError(
+                f"expected {EXPECTED['RadiopharmaceuticalStartTime']}, found neither; supply the injection time "
+                f"(injected)"
+            )
+        return found
+    if half_life_s > DATED_HALF_LIFE_S:
         raise UnitError(
-            f"expected {EXPECTED['RadiopharmaceuticalStartTime']}, found neither; supply the injection time"
+            f"expected RadiopharmaceuticalStartDateTime (0018,1078) for a half-life of {half_life_s / 3600:.1f} h, "
+            f"found a time without its date: on which day before the scan? Supply injected with its date"
         )
     start = _parse(scan.strftime("%Y%m%d"), value, "RadiopharmaceuticalStartTime")
     return start if start <= scan else start - timedelta(days=1)
+
+
+def two_injections_note(instance: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note if Start DateTime, which is used, and Start Time show different times of day."""
+    dated = str(instance.get("RadiopharmaceuticalStartDateTime") or "").strip()
+    clock = str(instance.get("RadiopharmaceuticalStartTime") or "").strip()
+    if not dated or not clock or any(sign in dated[8:] for sign in "+-"):
+        return ()
+    first, second = (_parse(dated[:8], t, "RadiopharmaceuticalStartDateTime") for t in (dated[8:], clock))
+    apart = min(abs(first - second), abs(timedelta(days=1) - abs(first - second)))
+    if apart <= SAME_CLOCK:
+        return ()
+    minutes = apart.total_seconds() / 60
+    return (f"suv: RadiopharmaceuticalStartDateTime used; RadiopharmaceuticalStartTime is {minutes:.0f} min off",)
 
 
 def _join(instance: Mapping[str, Any], date: str, time: str) -> datetime | None:
@@ -139,7 +190,7 @@ def text(instance: Mapping[str, Any], keyword: str) -> str:
     """A code string in upper case; refused if absent."""
     value = str(instance.get(keyword) or "").strip().upper()
     if not value:
-        raise UnitError(f"expected {EXPECTED[keyword]}, found none")
+        raise UnitError(f"expected {EXPECTED[keyword]}, found none{_advice(keyword)}")
     return value
 
 
@@ -156,5 +207,9 @@ def required(instance: Mapping[str, Any], keyword: str) -> float:
     """A finite number; refused if absent."""
     value = number(instance, keyword)
     if value is None:
-        raise UnitError(f"expected {EXPECTED[keyword]}, found none; supply it")
+        raise UnitError(f"expected {EXPECTED[keyword]}, found none{_advice(keyword)}")
     return value
+
+
+def _advice(keyword: str) -> str:
+    return f"; supply {SUPPLY[keyword]} in the study's file of options" if keyword in SUPPLY else ""

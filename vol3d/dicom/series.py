@@ -52,13 +52,14 @@ _CLASSES: dict[str, str] = {
 }
 _USED = (
     "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "InstanceNumber", "NumberOfFrames",
-    "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored",
+    "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope",
     "RescaleIntercept", "RescaleType", "PixelPaddingValue", "PixelPaddingRangeLimit", "LossyImageCompression",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "Units", "SUVType", "DecayCorrection",
     "PatientWeight", "SeriesDate", "SeriesTime", "CorrectedImage", "AcquisitionDate", "AcquisitionTime",
     "AcquisitionDateTime", "FrameReferenceTime", "ActualFrameDuration", "TimezoneOffsetFromUTC",
-    "RadiopharmaceuticalInformationSequence",
+    "RadiopharmaceuticalInformationSequence", "PatientSize", "PatientSex", "RealWorldValueMappingSequence",
+    "DecayCorrected", "DecayCorrectionDateTime", "AttenuationCorrected",
 )  # fmt: skip
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _PIXEL_TAGS = ((0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x7FE0, 0x0010))

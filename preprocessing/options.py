@@ -1,0 +1,94 @@
+"""Choices a user makes for one study, in a small file beside it: what may be repaired, and what its header lacks.
+
+A manifest row names the file under ``reading``; a study folder holds it as ``reading.yaml``. What was done because of
+it stands in the notes of the cache entry. See `docs/how-to/dicom-geometry.md` and `docs/how-to/suv.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from vol3d.config import load_yaml
+from vol3d.errors import ConfigError
+
+FILE_NAME = "reading.yaml"
+"""Of the options in a study folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PetSupplement:
+    """What replaces, or supplies, values of a PET's header. Only what is set is used."""
+
+    weight_kg: float | None = None
+    """Patient's Weight at the scan."""
+    height_m: float | None = None
+    """Patient's Size; for SUVlbm, SUVbsa and SUVibw only."""
+    sex: Literal["M", "F"] | None = None
+    """For SUVlbm and SUVibw only."""
+    dose_bq: float | None = None
+    """Administered activity (less the residual in the syringe) at the time of injection."""
+    half_life_s: float | None = None
+    """Of the radionuclide."""
+    injected: str | None = None
+    """Time of injection in the scanner's local time: ``"HH:MM:SS"`` (within the 24 hours before the scan) or
+    ``"YYYY-MM-DD HH:MM:SS"``."""
+    decay_correction: Literal["START", "ADMIN", "NONE"] | None = None
+    """To what the stored values are decay-corrected."""
+
+    def attributes(self) -> dict[str, str | float]:
+        """What is set, by DICOM keyword.
+
+        Raises:
+            ConfigError: `injected` is no time.
+        """
+        found: dict[str, str | float | None] = {
+            "PatientWeight": self.weight_kg,
+            "PatientSize": self.height_m,
+            "PatientSex": self.sex,
+            "RadionuclideTotalDose": self.dose_bq,
+            "RadionuclideHalfLife": self.half_life_s,
+            "DecayCorrection": self.decay_correction,
+        }
+        if self.injected is not None:
+            date, _, time = self.injected.strip().rpartition(" ")
+            date, time = date.replace("-", ""), time.replace(":", "")
+            if (
+                not time.replace(".", "", 1).isdigit()
+                or len(time) < 4
+                or (date and (len(date) != 8 or not date.isdigit()))
+            ):
+                raise ConfigError(
+                    'injected: expected "HH:MM:SS" or "YYYY-MM-DD HH:MM:SS", in quotes, found another form'
+                )
+            # one of the two is blanked, so that a header's own value of the other does not contradict what was supplied
+            found["RadiopharmaceuticalStartTime"] = "" if date else time
+            found["RadiopharmaceuticalStartDateTime"] = date + time if date else ""
+        return {key: value for key, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How one study is read; by default nothing is repaired."""
+
+    tilt: Literal["refuse", "correct"] = "refuse"
+    """A gantry tilt: refused, or the slices shifted back by linear interpolation (`vol3d.dicom.straighten`)."""
+    spacing: Literal["refuse", "resample"] = "refuse"
+    """Uneven distances between slices: refused, or resampled linearly to even ones. A missing slice is refused."""
+    pet: PetSupplement = field(default_factory=PetSupplement)
+
+    def __post_init__(self) -> None:
+        self.pet.attributes()
+
+
+DEFAULT = ReadOptions()
+
+
+def load_options(path: Path) -> ReadOptions:
+    """Reads a file of options.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value.
+    """
+    return load_yaml(path, ReadOptions)

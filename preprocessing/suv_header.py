@@ -1,0 +1,81 @@
+"""A PET header -> the plain mapping that the rules of SUV work on, private attributes resolved by their creator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vol3d.dicom.series import PARSE_ERRORS
+from vol3d.errors import UnitError
+
+SERIES_WIDE = (
+    "Units", "SUVType", "DecayCorrection", "DecayCorrectionDateTime", "PatientWeight", "PatientSize", "PatientSex",
+    "RadionuclideTotalDose", "RadionuclideHalfLife", "RadiopharmaceuticalStartTime",
+    "RadiopharmaceuticalStartDateTime", "SeriesDate", "SeriesTime",
+)  # fmt: skip
+"""What must be one value in all images of a series."""
+
+PER_IMAGE = (
+    "CorrectedImage", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "FrameReferenceTime",
+    "ActualFrameDuration", "TimezoneOffsetFromUTC",
+)  # fmt: skip
+
+_ISOTOPE = (
+    "RadionuclideTotalDose", "RadionuclideHalfLife", "RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime",
+    "Radiopharmaceutical",
+)  # fmt: skip
+_PHILIPS = {"SUVScaleFactor": 0x00, "ActivityConcentrationScaleFactor": 0x09}
+_GE = {"GEPrivatePostInjectionDateTime": 0x0D, "GEPrivateAdministrationDateTime": 0x3B}
+"""Scan time (which the vendor-neutral pseudo-code and its implementations call post-injection) and administration."""
+
+
+def metadata(header: Any) -> dict[str, Any]:
+    """What `preprocessing.suv.suvbw` needs of a pydicom header; the item of the isotope sequence is flattened into it.
+
+    Raises:
+        UnitError: not exactly one radiopharmaceutical.
+    """
+    found = {keyword: header.get(keyword) for keyword in SERIES_WIDE + PER_IMAGE}
+    isotopes = header.get("RadiopharmaceuticalInformationSequence") or []
+    if len(isotopes) > 1:
+        raise UnitError(
+            f"expected one radiopharmaceutical in RadiopharmaceuticalInformationSequence (0054,0016), found "
+            f"{len(isotopes)}: their uptakes cannot be told apart"
+        )
+    for keyword in _ISOTOPE if isotopes else ():
+        found[keyword] = isotopes[0].get(keyword)
+    for item in isotopes:
+        found["Radionuclide"] = _meaning(item, "RadionuclideCodeSequence")
+        found["Radiopharmaceutical"] = (
+            str(found["Radiopharmaceutical"] or "") + " " + _meaning(item, "RadiopharmaceuticalCodeSequence")
+        ).strip()
+    philips = _private(header, 0x7053, "Philips PET Private Group", _PHILIPS)
+    return found | {"PhilipsPETPrivateGroup": philips} | _private(header, 0x0009, "GEMS_PETD_01", _GE)
+
+
+def supplemented(instances: Sequence[Mapping[str, Any]], supplied: Mapping[str, str | float]) -> list[dict[str, Any]]:
+    """The images with what a user supplied in place of their own values; which, is kept under ``Supplied``."""
+    return [{**instance, **supplied, "Supplied": tuple(supplied)} for instance in instances]
+
+
+def _meaning(item: Any, sequence: str) -> str:
+    codes = item.get(sequence) or []
+    return str(codes[0].get("CodeMeaning") or "") if len(codes) else ""
+
+
+def _private(header: Any, group: int, creator: str, wanted: dict[str, int]) -> dict[str, Any]:
+    """Private elements by their creator, wherever its block lies (PS3.5 7.8.1); absent ones are left out."""
+    for block in range(0x10, 0x100):
+        try:
+            if str(header[group, block].value).strip().lower() != creator.lower():
+                continue
+            tags = {name: (group, (block << 8) | element) for name, element in wanted.items()}
+            return {name: _plain(header[tag].value) for name, tag in tags.items() if tag in header}
+        except PARSE_ERRORS:  # no such element, or one that cannot be read: as good as absent
+            continue
+    return {}
+
+
+def _plain(value: Any) -> Any:
+    """Text of an element whose type an archive has forgotten (UN); anything else as it is."""
+    return value.decode("ascii", "replace").strip(" \0") if isinstance(value, bytes) else value
