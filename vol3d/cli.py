@@ -69,7 +69,8 @@ def preprocess(
     manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="manifest.jsonl, or a folder with --source.")],
     config: Annotated[Path, typer.Option("--config", help="Recipe, or a training config that names one.")],
     out: Annotated[Path, typer.Option("--out", metavar="CACHE", help="Cache folder; made, or resumed.")],
-    source: Annotated[str | None, typer.Option(help="Dataset layout of a folder: sts.")] = None,
+    source: Annotated[str | None, typer.Option(help="Dataset layout of a folder: sts or dicom_tree.")] = None,
+    rules: Annotated[Path | None, typer.Option(metavar="FILE", help="Rules of the intake, for dicom_tree.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     shard: Annotated[str, typer.Option(metavar="I/N", help="Only every N-th study, from the I-th.")] = "1/1",
     assume_hu: Annotated[
@@ -82,9 +83,27 @@ def preprocess(
     """
     from vol3d.workflows.prepare import prepare
 
-    summary = prepare(manifest, config, out, source=source, workers=workers, shard=_shard(shard), assume_hu=assume_hu)
+    summary = prepare(
+        manifest, config, out, source=source, rules=rules, workers=workers, shard=_shard(shard), assume_hu=assume_hu
+    )
     typer.echo(f"{len(summary.built)} built, {len(summary.kept)} kept, {len(summary.quarantined)} quarantined: {out}")
     _fail_with(summary.quarantined, "quarantined")
+
+
+@app.command()
+def intake(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Any tree of DICOM, or NIfTI with JSON.")],
+    out: Out,
+    rules: Annotated[Path | None, typer.Option(metavar="FILE", help="Which reconstruction, which phrases.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that read headers.")] = 1,
+) -> None:
+    """Sort an archive into studies: OUT/manifest.jsonl, and OUT/report.jsonl with the fate of every series.
+
+    Example: vol3d intake /archive/2024 --out out/intake --rules configs/intake/soft.yaml
+    """
+    from vol3d.workflows.prepare import intake as run_intake
+
+    typer.echo(str(run_intake(folder, out, rules=rules, workers=workers)))
 
 
 @app.command()

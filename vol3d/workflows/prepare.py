@@ -12,9 +12,10 @@ from preprocessing.manifest import write_manifest
 from preprocessing.transforms import PreprocessConfig
 from vol3d.config import load_yaml
 from vol3d.errors import ConfigError
+from vol3d.files import write_whole
 
-SOURCES = ("sts",)
-"""Dataset layouts in `preprocessing/sources`, each a module with ``rows(folder)``."""
+SOURCES = ("sts", "dicom_tree")
+"""Dataset layouts in `preprocessing/sources`, each a module with ``rows(folder)``; a DICOM tree has `intake`."""
 
 
 def load_recipe(path: Path) -> PreprocessConfig:
@@ -39,25 +40,48 @@ def recipe_path(path: Path) -> Path:
     return path if named is None else path.parent / str(named)
 
 
+def intake(folder: Path, out: Path, *, rules: Path | None = None, workers: int = 1) -> Path:
+    """Sorts out a tree of DICOM (and NIfTI with JSON): ``out/manifest.jsonl``, ``out/report.jsonl``; see
+    `preprocessing.sources.dicom_tree`.
+
+    Raises:
+        ConfigError, ManifestError: the rules are no rules, or there is no study in the folder.
+    """
+    from preprocessing.sources.dicom_tree import take_in
+    from preprocessing.sources.series_rules import IntakeConfig
+
+    config = load_yaml(rules, IntakeConfig) if rules is not None else IntakeConfig()
+    return take_in(Path(folder), Path(out), config, workers=workers)
+
+
 def prepare(
     manifest: Path,
     config: Path,
     out: Path,
     *,
     source: str | None = None,
+    rules: Path | None = None,
     workers: int = 1,
     shard: tuple[int, int] = (1, 1),
     assume_hu: bool = False,
     show_progress: bool = True,
 ) -> Summary:
     """Builds or resumes a cache. With `source`, `manifest` is a dataset folder and its rows are kept as
-    ``CACHE/manifest.jsonl``.
+    ``CACHE/manifest.jsonl``. For a DICOM tree `rules` are those of `intake`, its manifest stays outside of the cache in
+    ``CACHE.intake``, since it holds source paths, and its report becomes ``CACHE/intake.jsonl``.
 
     Raises:
         ConfigError, ManifestError, FingerprintError: nothing can be done at all.
     """
     recipe = load_recipe(config)
-    if source is not None:
+    if rules is not None and source != "dicom_tree":
+        raise ConfigError(f"expected --rules with --source dicom_tree, found it with source {source!r}")
+    if source == "dicom_tree":
+        private = Path(out).with_name(f"{Path(out).name}.intake")
+        manifest = intake(manifest, private, rules=rules, workers=workers)
+        Path(out).mkdir(parents=True, exist_ok=True)
+        write_whole(Path(out) / "intake.jsonl", (private / "report.jsonl").read_bytes())
+    elif source is not None:
         if source not in SOURCES:
             raise ConfigError(f"expected --source to be one of {', '.join(SOURCES)}, found {source!r}")
         rows = list(import_module(f"preprocessing.sources.{source}").rows(manifest))
