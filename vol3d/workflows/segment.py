@@ -30,6 +30,9 @@ from vol3d.volume import Volume
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.inputs import scratch_entry, studies_in
 
+SUV_FIGURES = ("suv_max", "suv_mean", "suv_peak", "tlg_g")
+"""Of `vol3d.measure.SuvStatistics`, what an answer states; None without a PET or without uptake measured."""
+
 
 @dataclass
 class SegmentSummary:
@@ -182,7 +185,7 @@ def _answer(
         "state": state,
         "probability": round(probability, 6),
         "volume_ml": volume_ml(mask, source_grid),
-        "suv_max": None,
+        **dict.fromkeys(SUV_FIGURES),
         "slices": None,
     }
     if state == "present":
@@ -192,7 +195,9 @@ def _answer(
         answer["slices"] = {"series": series, **asdict(on_slices)}
         if native is not None:
             on_pet = to_source_grid(probability_PZYX[i], entry.grid, native.grid, threshold)
-            answer["suv_max"] = suv_statistics(on_pet, native).suv_max
+            uptake = suv_statistics(on_pet, native)
+            if uptake.voxels:
+                answer |= {name: getattr(uptake, name) for name in SUV_FIGURES}
     return answer, mask
 
 
