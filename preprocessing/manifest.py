@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from preprocessing.options import ReadOptions, load_options
 from vol3d.cache import check_study_id
-from vol3d.errors import ManifestError
+from vol3d.errors import ConfigError, ManifestError
 from vol3d.files import write_whole
 
 SPLITS = ("train", "val", "test", None)
 _KEYS = (
     "study_id", "patient_id", "ct", "pet", "masks", "absent", "labels", "findings", "report", "prior", "qa", "meta",
-    "split",
+    "split", "reading",
 )  # fmt: skip
 _MASK_KEYS = ("path", "label", "finding_id", "phrases", "phrase", "value")
 
@@ -50,6 +51,8 @@ class Row:
     qa: tuple[dict[str, Any], ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
     split: str | None = None
+    reading: ReadOptions | None = None
+    """Choices for this study: `preprocessing.options`."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,15 @@ def parse_row(record: Any, folder: Path) -> Row:
         split=record.get("split"),
         ct=images.get("ct"),
         pet=images.get("pet"),
+        reading=_options(_existing(record["reading"], folder, "reading")) if "reading" in record else None,
     )
+
+
+def _options(path: Path) -> ReadOptions:
+    try:
+        return load_options(path)
+    except ConfigError as error:
+        raise ManifestError(str(error)) from error
 
 
 def _parse_mask(record: dict[str, Any], folder: Path) -> MaskRow:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from preprocessing.manifest import MaskRow, Row
+from preprocessing.options import DEFAULT
 from preprocessing.read_dicom_masks import DrawnOn, is_dicom, read_dicom_mask
 from preprocessing.reading import Reading, read_image, read_mask
 from preprocessing.transforms import PreprocessConfig, compose
@@ -43,10 +44,11 @@ def build_entry(row: Row, config: PreprocessConfig, *, assume_hu: bool = False) 
         ReadError, GeometryError, UnitError, ManifestError: why this study cannot be used.
     """
     readings: dict[str, Reading] = {}
+    options = row.reading or DEFAULT
     if row.ct is not None:
-        readings["ct"] = read_image(row.ct, "ct", assume_hu=assume_hu)
+        readings["ct"] = read_image(row.ct, "ct", assume_hu=assume_hu, options=options)
     if row.pet is not None:
-        readings["pet"] = read_image(row.pet, "pet")
+        readings["pet"] = read_image(row.pet, "pet", options=options)
     truths = [_read_truth(mask, readings) for mask in row.masks]
     groups, empty_phrases = _group_by_finding(row.masks, truths)
     study: dict[str, Any] = {name: reading.volume for name, reading in readings.items()}
@@ -82,6 +84,8 @@ def fingerprint(row: Row, config: PreprocessConfig, *, assume_hu: bool = False) 
         members = [p for p in files_of(path) if p.is_file()]
         files += [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in members]
     record = {**asdict(row), "ct": None, "pet": None, "masks": [{**asdict(m), "path": None} for m in row.masks]}
+    if row.reading is None:
+        del record["reading"]  # so that the entries of rows without options keep their key
     text = json.dumps([SCHEMA, digest(config), assume_hu, files, record], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from preprocessing.manifest import BadRow, Row, read_manifest
+from preprocessing.options import FILE_NAME, load_options
 from preprocessing.study import build_entry
 from preprocessing.transforms import PreprocessConfig
 from vol3d.cache import Entry
@@ -24,10 +25,11 @@ def studies_in(path: Path) -> list[Row | BadRow]:
     """The studies that INPUT names.
 
     A folder is one study: ``ct.nii.gz`` and/or ``pet.nii.gz`` (or ``.nii``), subfolders ``ct`` and/or ``pet`` with a
-    DICOM series, or DICOM files of a CT and/or PET series anywhere below it. A file is a manifest.
+    DICOM series, or DICOM files of a CT and/or PET series anywhere below it; `preprocessing.options` in
+    ``reading.yaml``. A file is a manifest.
 
     Raises:
-        ManifestError: nothing there, or no image in it.
+        ManifestError: nothing there, or no image in it; ConfigError if its options cannot be read.
     """
     path = Path(path)
     if path.is_file():
@@ -44,7 +46,8 @@ def studies_in(path: Path) -> list[Row | BadRow]:
             f"found none"
         )
     study_id = _study_id(path.resolve().name)
-    return [Row(study_id=study_id, patient_id=study_id, ct=images.get("ct"), pet=images.get("pet"))]
+    options = load_options(path / FILE_NAME) if (path / FILE_NAME).is_file() else None
+    return [Row(study_id=study_id, patient_id=study_id, ct=images.get("ct"), pet=images.get("pet"), reading=options)]
 
 
 def _study_id(name: str) -> str:
@@ -63,7 +66,7 @@ def _image_in(folder: Path, name: str) -> Path | None:
 @contextmanager
 def scratch_entry(row: Row, recipe: PreprocessConfig, *, assume_hu: bool = False) -> Iterator[Entry]:
     """The study as a cache entry in a temporary folder, images only: the same preprocessing as for training."""
-    images_only = Row(study_id=row.study_id, patient_id=row.patient_id, ct=row.ct, pet=row.pet)
+    images_only = Row(study_id=row.study_id, patient_id=row.patient_id, ct=row.ct, pet=row.pet, reading=row.reading)
     with TemporaryDirectory(prefix="vol3d-") as scratch:
         root = Path(scratch)
         (root / "studies").mkdir()
