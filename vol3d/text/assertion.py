@@ -1,0 +1,177 @@
+"""Is a thing that a sentence names there, not there, or perhaps there?
+
+Scoped by clause and predicate, after NegEx (Chapman et al. 2001) and ConText (Harkema et al. 2009), with rules for long
+lists ("A, B and C were not detected") and for statements about change ("no change in the nodule" asserts the nodule).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+Status = Literal["present", "absent", "uncertain"]
+
+_BREAK = re.compile(
+    r";|:(?!\s*(?:none|no|absent|negative)\b)|,?\s*\b(?:but|however|although|though|whereas|while|despite|yet|"
+    r"nevertheless|except(?: for)?|other than|apart from (?!th[ie]))\b|(?:,|\band)\s+(?=there (?:is|are|was|were)\b)|"
+    r",?\s*\band (?=no\b)"
+)
+"""What ends the reach of every cue: "no effusion, but a nodule"."""
+_ASIDE = re.compile(r"\bas far as\b[^,;:.]{0,60}?\b(?:observed|seen|evaluated|assessed)\b|\bif any\b")
+_NEGATIVE = re.compile(
+    r"\b(?:(?:is|are|was|were|did|do|does|has|have|had|can|could|may|might|would)(?:\s(?:also|yet|clearly|been|be))?\s?"
+    r"(?:not|n['’]t)|cannot)\b(?:\s(?:be|been|have been|\w+ly))*(?P<verb>\s\w+)?"
+    r"|\b(?:(?:is|are|was|were) (?:no longer|absent)|(?:has|have) (?:\w+ly )?(?:disappeared|resolved|been lost|vanished)"
+    r"|(?:completely|totally) (?:disappeared|resolved|regressed)|disappeared)\b|:\s*(?:none|no|absent|negative)\b"
+)
+_POSITIVE = re.compile(r"\b(?:is|are|was|were|(?:has|have) been|shows?|showed|draws?|presents?)\b")
+_EXISTENTIAL = re.compile(r"\bthere\s*$")
+_RELATIVE = re.compile(r"\b(?:which|that|whose|who|where)(?:\s\w+){0,2}\s*$")
+_DOUBT = re.compile(r"(?:exclude|rule|differentiat|distinguish|characteri|discriminat|separat)")
+_UNSEEN = re.compile(r"\s(?:evaluate|assess|optimal|clear|sufficient|adequate)")
+_PRIOR = re.compile(
+    r"\s*(?:\w+\s){0,3}?(?:in|on|at) (?:the |his |her |its |any )?(?:\w+['’]s )?(?:previous|prior|old)\b"
+)
+_SEPARATOR = re.compile(r",\s*(?:and\s)?|\band\b")
+_CUE = re.compile(
+    r"\bno\b(?!\.)|\bwithout\b|\babsence of\b|\black of\b|\bfree (?:of|from)\b|\bnegative for\b|\bneither\b|\bnor\b|"
+    r"\bnone of\b|\brules? out\b|\bexclude[sd]?\b|\b(?:recommended|evaluated?|examined|checked) (?:for|in terms of)\b"
+)
+_UNCHANGED = re.compile(
+    r"(?:(?:significant|obvious|apparent|interval|evident|marked|clear|considerable|notable|definite|additional|other|"
+    r"size|numerical|any) ){0,3}(?:change\b(?! compat)|changes in|difference|progression|regression|"
+    r"(?:increase|decrease|growth|reduction) in (?:the |their |its )?(?:size|number|amount|dimension|extent)s?)"
+)
+_STABLE = re.compile(
+    r"\b(?:significant|obvious|size|dimensional|any|interval|marked) (?:change|difference)|"
+    r"\b(?:change|difference)s? (?:in|of|between) (?:the |their )?(?:size|number|dimension|appearance)|\bdifferen"
+)
+_INNER = re.compile(r"\bwithout\b|\babsence of\b|\black of\b|\bfree (?:of|from)\b")
+_MAYBE = re.compile(
+    r"\?|\b(?:possibl[ey]|probabl[ey]|suspicious|suspected|suspicion|may|might|could be|suggest\w*|likely|"
+    r"cannot be (?:excluded|ruled)|could not be (?:excluded|ruled)|not (?:be )?(?:excluded|ruled out)|questionable)\b"
+)
+_VERB_INSIDE = re.compile(r"\b(?:is|are|was|were|increased|enlarged|larger|wider|above)\b")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A stretch of a sentence that one predicate governs."""
+
+    start: int
+    end: int
+    text: str
+    """Lower case, of the length of the stretch; parentheses blanked where they are not the unit itself."""
+    denied: bool
+    """The predicate is negative: "... was not observed"."""
+    unseen: bool
+    """The predicate says that its subject could not be judged."""
+    predicate_at: int
+    """Where the predicate starts, from the start of the sentence."""
+
+
+def status_of(sentence: str, start: int, end: int) -> Status:
+    """What the sentence says of the words at [start, end): there, not there, or in doubt."""
+    unit = unit_at(sentence, start)
+    left = unit.text[: start - unit.start]
+    cues = [c for c in _CUE.finditer(left) if _reaches(c, left, unit)]
+    outer = any(not _INNER.match(c.group()) for c in cues)
+    inner = any(_INNER.match(c.group()) for c in cues)
+    own_verb = _VERB_INSIDE.search(sentence.lower(), start, end) is not None
+    post = unit.denied and not own_verb and not _STABLE.search(unit.text)
+    if (outer or post) != inner:
+        return "absent"
+    if unit.unseen and start < unit.predicate_at:
+        return "absent"
+    around = sentence[max(0, unit.start - 1) : min(len(sentence), unit.end + 2)].lower()
+    return "uncertain" if _MAYBE.search(around) else "present"
+
+
+def unit_at(sentence: str, position: int) -> Unit:
+    """The unit that holds the character at `position`."""
+    found = units(sentence)
+    return next((u for u in found if u.start <= position < u.end), found[0])
+
+
+@lru_cache(maxsize=4096)
+def units(sentence: str) -> tuple[Unit, ...]:
+    """The units of a sentence: first those within parentheses, then those of the rest; they cover every character."""
+    lower = sentence.lower()
+    inside = [(m.start(), m.end()) for m in re.finditer(r"\([^()]*\)?", lower)]
+    rest = lower
+    for start, end in inside:
+        rest = rest[:start] + " " * (end - start) + rest[end:]
+    for aside in _ASIDE.finditer(rest):
+        rest = rest[: aside.start()] + " " * (aside.end() - aside.start()) + rest[aside.end() :]
+    out = [u for start, end in inside for u in _clause_units(lower, start, end)]
+    cuts = [0, *(m.end() for m in _BREAK.finditer(rest)), len(rest)]
+    for start, end in zip(cuts, cuts[1:], strict=False):
+        if end > start or not out:
+            out += _clause_units(rest, start, end)
+    return tuple(out)
+
+
+def _clause_units(text: str, start: int, end: int) -> list[Unit]:
+    predicates = _predicates(text, start, end)
+    cuts = [start]
+    for (_, first_end, _), (second_start, _, _) in zip(predicates, predicates[1:], strict=False):
+        cut = _cut_between(text, first_end, second_start, predicates[len(cuts) - 1][0])
+        cuts.append(cut if cut is not None else cuts[-1])
+    cuts.append(end)
+    if not predicates:
+        return [Unit(start, end, text[start:end], False, False, end)]
+    out: list[Unit] = []
+    for (a, b), (at, _, kind) in zip(zip(cuts, cuts[1:], strict=False), predicates, strict=True):
+        if out and a == out[-1].start:  # no separator before this predicate: it goes on with the one before
+            last = out.pop()
+            kind = kind if kind != "positive" else "denied" if last.denied else "unseen" if last.unseen else kind
+            at = last.predicate_at
+        out.append(Unit(a, b, text[a:b], kind == "denied", kind == "unseen", at))
+    return out
+
+
+def _predicates(text: str, start: int, end: int) -> list[tuple[int, int, str]]:
+    found: list[tuple[int, int, str]] = []
+    for m in _NEGATIVE.finditer(text, start, end):
+        verb = m["verb"] or ""
+        kind = "denied"
+        if _DOUBT.match(verb.strip()) or _PRIOR.match(text, m.end()):
+            kind = "positive"
+        elif _UNSEEN.match(verb) or _UNSEEN.search(m.group()):
+            kind = "unseen"
+        found.append((m.start(), m.end(), kind))
+    spans = [(a, b) for a, b, _ in found]
+    for m in _POSITIVE.finditer(text, start, end):
+        if not any(a <= m.start() < b for a, b in spans):
+            found.append((m.start(), m.end(), "positive"))
+    return sorted(p for p in found if not _RELATIVE.search(text, max(start, p[0] - 40), p[0]))
+
+
+def _cut_between(text: str, first_end: int, second_start: int, first_start: int) -> int | None:
+    """Where the subject of the second predicate begins.
+
+    A list after "there is" runs to its last separator; after "X was seen", what follows the first one is new.
+    """
+    separators = list(_SEPARATOR.finditer(text, first_end, second_start))
+    if not separators:
+        return None
+    if _EXISTENTIAL.search(text, max(0, first_start - 8), first_start):
+        return separators[-1].end()
+    clear = [s for s in separators if s.group().strip() not in (",", "and")]
+    return (clear or separators)[0].end()
+
+
+def _reaches(cue: re.Match[str], left: str, unit: Unit) -> bool:
+    """Whether a cue before the words still governs them."""
+    between = left[cue.end() :]
+    if _UNCHANGED.match(between.lstrip()):
+        return False
+    if _INNER.match(cue.group()):
+        whole = unit.text[cue.end() :]
+        listed = re.match(r"[^.;]*?\b(?:or|nor)\b", whole)
+        stop = re.search(r"\b(?:is|are|was|were)\b", between)
+        comma = "," in between and not (listed and listed.end() > len(between))
+        return stop is None and not comma
+    return True

@@ -1,0 +1,144 @@
+"""Findings that a report says are there, by name: `label_findings`.
+
+The vocabulary is data (`vocabulary/chest.yaml`, `abdomen.yaml`, `pet.yaml`): words of a finding, the organs they must
+belong to, and the words that make them mean something else. What is said of them (there, not there, perhaps) is decided
+by `assertion.status_of`, sentence by sentence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from vol3d.text.assertion import Status, status_of, unit_at
+from vol3d.text.organs import Side, side_of
+from vol3d.text.reports import organ_at, place
+
+VOCABULARIES = ("chest", "abdomen", "pet")
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One finding in one sentence."""
+
+    finding: str
+    status: Status
+    sentence: str
+    start: int
+    end: int
+    organ: str | None
+    side: Side | None
+
+
+@dataclass(frozen=True)
+class _Rule:
+    finding: str
+    keys: tuple[str, ...]
+    words: re.Pattern[str]
+    organs: frozenset[str]
+    strict: bool
+    needs: re.Pattern[str] | None
+    unless: re.Pattern[str] | None
+    ignore: re.Pattern[str] | None
+
+
+def label_findings(text: str) -> dict[str, int]:
+    """Every finding of the vocabulary: 1 if the report says that it is there (perhaps), else 0.
+
+    Findings and impression count; indication, technique and comparison do not.
+    """
+    out = dict.fromkeys(finding_names(), 0)
+    for sentence, organ in _statements(text):
+        for mention in _mentions(sentence, organ):
+            if mention.status != "absent":
+                out[mention.finding] = 1
+    return out
+
+
+def find_mentions(text: str) -> list[Mention]:
+    """Every mention of a finding, with what is said of it, its organ and its side."""
+    return [m for sentence, organ in _statements(text) for m in _mentions(sentence, organ)]
+
+
+@cache
+def finding_names() -> tuple[str, ...]:
+    """All findings that `label_findings` knows."""
+    return tuple(dict.fromkeys(rule.finding for rule in _rules()))
+
+
+def _statements(text: str) -> Iterator[tuple[str, str | None]]:
+    for placed in place(text):
+        if placed.section in ("findings", "impression"):
+            yield placed.text, placed.organ
+
+
+@lru_cache(maxsize=8192)
+def _mentions(sentence: str, carried: str | None) -> tuple[Mention, ...]:
+    """Mentions of one sentence; `carried` is the organ that the text was speaking of."""
+    lower = sentence.lower()
+    out: list[Mention] = []
+    for rule in _rules():
+        if not any(key in lower for key in rule.keys):
+            continue
+        for m in rule.words.finditer(lower):
+            unit = unit_at(sentence, m.start())
+            organ = organ_at(sentence, m.start(), m.end(), unit.start, unit.end) or carried
+            if _applies(rule, lower, m, unit.start, unit.end, organ):
+                status = status_of(sentence, m.start(), m.end())
+                side = side_of(sentence[unit.start : unit.end]) or side_of(sentence)
+                out.append(Mention(rule.finding, status, sentence, m.start(), m.end(), organ, side))
+    return tuple(out)
+
+
+def _applies(rule: _Rule, lower: str, m: re.Match[str], low: int, high: int, organ: str | None) -> bool:
+    unit = lower[low:high]
+    if rule.ignore:
+        unit = rule.ignore.sub(" ", unit)
+    if rule.organs and organ not in rule.organs and (organ is not None or rule.strict):
+        return False
+    if rule.needs and not rule.needs.search(unit):
+        return False
+    return not (rule.unless and rule.unless.search(unit))
+
+
+@cache
+def _rules() -> tuple[_Rule, ...]:
+    out: list[_Rule] = []
+    for name in VOCABULARIES:
+        table: dict[str, Any] = yaml.safe_load((files("vol3d.text") / "vocabulary" / f"{name}.yaml").read_text())
+        for finding, rows in table.items():
+            for row in rows:
+                out.append(_rule(finding, row))
+    return tuple(out)
+
+
+def _rule(finding: str, row: dict[str, Any]) -> _Rule:
+    organs = row.get("organs", [])
+    return _Rule(
+        finding=finding,
+        keys=tuple(row["keys"]),
+        words=_pattern(row["words"]),
+        organs=frozenset(o.removeprefix("!") for o in organs),
+        strict=bool(row.get("named", False)),
+        needs=_pattern(row["needs"]) if "needs" in row else None,
+        unless=_pattern(row["unless"]) if "unless" in row else None,
+        ignore=_pattern(row["ignore"]) if "ignore" in row else None,
+    )
+
+
+def _pattern(words: list[str]) -> re.Pattern[str]:
+    """One alternation; ``~3`` stands for up to three words between, none of them a denial."""
+    return re.compile("|".join(f"(?:{_GAP.sub(_gap, w)})" for w in words))
+
+
+_GAP = re.compile(r"~(\d)")
+
+
+def _gap(m: re.Match[str]) -> str:
+    return r"(?:(?!not\b|no\b|normal\b|natural\b)[\w.,%/-]+\s){0," + m[1] + "}?"

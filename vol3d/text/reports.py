@@ -1,0 +1,184 @@
+"""Reports as text: sections, sentences, and the organ that each sentence speaks of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Literal, get_args
+
+import yaml
+
+Section = Literal["findings", "impression", "indication", "technique", "comparison"]
+SECTIONS: tuple[Section, ...] = get_args(Section)
+
+_HEADINGS: dict[Section, str] = {
+    "findings": r"findings?|report|description|body of report|observations?|bulgular|results?",
+    "impression": r"impressions?|conclusions?|opinion|summary|assessment|interpretation|diagnos[ie]s|diagnostic impression"
+    r"|final (?:impression|diagnosis)|sonu[çc]",
+    "indication": r"indications?(?: for (?:exam(?:ination)?|study))?|clinical (?:information|history|indications?|data|details"
+    r"|question|context|background)|reason for (?:the )?(?:exam(?:ination)?|study|test|visit)|history|clinical",
+    "technique": r"techniques?|procedure|protocol|methods?|examination|exam|scan (?:protocol|parameters)|procedure comments",
+    "comparison": r"comparisons?(?: stud(?:y|ies))?|comparison made|prior (?:stud(?:y|ies)|exams?|examinations?)|priors?"
+    r"|previous (?:stud(?:y|ies)|examinations?)|correlation",
+}  # fmt: skip
+_HEADING = re.compile(
+    r"(?:^|(?<=[.!?\n\"•])[ \t]*)[ \t*#_>\-\d.)]{0,6}(?:"
+    + "|".join(f"(?P<{name}>{words})" for name, words in _HEADINGS.items())
+    + r")(?:\s+and\s+(?:recommendations?|impressions?|plan))?[ \t*_]*(?::[ \t*_]*|[ \t]*(?=\n)|[ \t]+[-–][ \t]+)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+_ALWAYS_SHORT = ("e.g", "i.e", "dr", "prof", "assist", "assoc", "doc", "mr", "mrs", "ms", "vs", "approx", "cf", "fig")
+_SOMETIMES_SHORT = (
+    "ca", "no", "nos", "st", "ant", "post", "lat", "inf", "sup", "max", "min", "etc", "incl", "resp", "iv", "i.v", "im",
+    "ser", "img", "ima", "se", "vol", "a.m", "p.m", "diam", "op", "postop", "preop", "temp", "[a-z]",
+)  # fmt: skip
+"""Abbreviations that a sentence may end with: they do not end it before a small letter or a digit."""
+_ALWAYS = re.compile(r"(?:^|[\s(\"])(?:" + "|".join(map(re.escape, _ALWAYS_SHORT)) + r")$", re.IGNORECASE)
+_SOMETIMES = re.compile(r"(?:^|[\s(\"])(?:" + "|".join(_SOMETIMES_SHORT) + r")$", re.IGNORECASE)
+_END = re.compile(
+    r"(?P<mark>(?:[!?]+|[.]+(?=\s+[a-z]|[^a-z]*?[A-Z0-9İÇŞÖÜĞ•·*\"“”(\-–]|\s*$))[\"'”’)\]]*)(?=\s+[\"'“‘(\[]?[A-Z0-9İÇŞÖÜĞ•·*\-–]|(?<=[.])\s+[a-z]|\s*$|\s*[\"“”•·])"
+    r"|(?P<tight>(?<=[a-z)\]])[.](?=[A-Z][a-z]))|(?P<line>\s*\n\s*)|(?P<bullet>\s*(?:\"\"+|[•·●▪“”])\s*)"
+)
+_ITEM = re.compile(r"^\s*(?:(?:\d{1,2}|[a-hA-H])\s*[.)]\s+|\d{1,2}\s*-\s+|[-–*•·]+\s*|\"+)+")
+_ONLY_ITEM = re.compile(r"^\W*(?:\d{1,2}|[a-hA-H])?[.)\W]*$")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A sentence with its section and its organ (None if none is named or carried on)."""
+
+    text: str
+    section: Section
+    organ: str | None
+
+
+def sections(report: str) -> dict[Section, str]:
+    """The parts of a report by their headings, in whatever spelling; text before any heading counts as findings.
+
+    A report without headings is all findings. Parts that occur twice are joined.
+    """
+    marks = [(m.start(), m.end(), str(m.lastgroup)) for m in _HEADING.finditer(report)]
+    out: dict[Section, str] = {}
+    cuts = [(0, 0, "findings"), *marks, (len(report), len(report), "")]
+    for (_, start, name), (end, _, _) in zip(cuts, cuts[1:], strict=False):
+        text = report[start:end].strip()
+        if text:
+            section = next(s for s in SECTIONS if s == name)
+            out[section] = f"{out[section]}\n{text}" if section in out else text
+    return out
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences and list items, without their numbers or bullets; decimals and abbreviations do not end one."""
+    out: list[str] = []
+    start = 0
+    for m in _END.finditer(text):
+        if m["mark"] and m["mark"].startswith(".") and _is_short(text, m):
+            continue
+        if m["mark"] and re.search(r"(?:^|\n|[\"•·])\s*(?:\d{1,2}|[a-h])$", text[max(0, m.start() - 4) : m.start()]):
+            continue  # the number of a list item
+        end = m.end() if m["mark"] else m.start() + (1 if m["tight"] else 0)
+        _keep(out, text[start:end])
+        start = m.end()
+    _keep(out, text[start:])
+    return out
+
+
+def _is_short(text: str, mark: re.Match[str]) -> bool:
+    """Whether the full stop belongs to an abbreviation."""
+    low = max(0, mark.start() - 8)
+    if _ALWAYS.search(text, low, mark.start()):
+        return True
+    follows = text[mark.end() :].lstrip()[:1]
+    return (follows.islower() or follows.isdigit()) and _SOMETIMES.search(text, low, mark.start()) is not None
+
+
+def _keep(out: list[str], piece: str) -> None:
+    piece = _ITEM.sub("", piece.strip()).strip(' \t"“”')
+    if not _ONLY_ITEM.match(piece):
+        out.append(piece)
+
+
+@dataclass(frozen=True)
+class _Place:
+    organ: str
+    strong: re.Pattern[str]
+    weak: re.Pattern[str] | None
+
+
+@cache
+def _places() -> tuple[_Place, ...]:
+    table = yaml.safe_load((files("vol3d.text") / "vocabulary" / "places.yaml").read_text())
+    return tuple(
+        _Place(organ, _words(row["words"]), _words(row["weak"]) if row.get("weak") else None)
+        for organ, row in table.items()
+    )
+
+
+@cache
+def _beside() -> re.Pattern[str]:
+    """A place that is only near: "adjacent to the pleura" is not in the pleura."""
+    return re.compile(
+        r"\b(?:adjacent to|next to|near|close to|abutting|neighbou?rhood of|vicinity of|level of|extending to|reaching|"
+        r"from|behind|anterior to|posterior to|lateral to|medial to|superior to|inferior to)"
+        r"(?: the| both| its)?\s*$"
+    )
+
+
+def _words(items: list[str]) -> re.Pattern[str]:
+    return re.compile(r"\b(?:" + "|".join(items) + r")\b")
+
+
+@lru_cache(maxsize=4096)
+def organs_in(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Organs that a text names, (start, end, organ) in reading order; weak words only where no strong one stands."""
+    lower = text.lower()
+    for strong in (True, False):
+        found: list[tuple[int, int, str]] = []
+        for place in _places():
+            pattern = place.strong if strong else place.weak
+            for m in pattern.finditer(lower) if pattern else ():
+                if not _beside().search(lower, max(0, m.start() - 28), m.start()):
+                    found.append((m.start(), m.end(), place.organ))
+        if found:
+            return tuple(sorted(found))
+    return ()
+
+
+def organ_at(text: str, start: int, end: int, low: int = 0, high: int | None = None) -> str | None:
+    """The organ that the words at [start, end) belong to: the first named after them, else the last before.
+
+    Looked for within [low, high) first, then in the whole text.
+    """
+    high = len(text) if high is None else high
+    here = organs_in(text)
+    for a, b in ((low, high), (0, len(text))):
+        near = [o for o in here if a <= o[0] < b]
+        on = [o for o in near if o[0] < end and o[1] > start]
+        after = [o for o in near if o[0] >= end]
+        before = [o for o in near if o[1] <= start]
+        if on or before or after:
+            adjective = before and re.fullmatch(r"[\s-]*(?:\w+[\s-]+){0,2}", text[before[-1][1] : start])
+            if on:
+                return on[-1][2]
+            return before[-1][2] if adjective or not after else after[0][2]
+    return None
+
+
+def place(report: str) -> Iterator[Placed]:
+    """Every sentence with its section and organ; a sentence that names none carries on with the last one's organ.
+
+    A sub-heading ("Lungs: ...") names the organ for its line.
+    """
+    for section, text in sections(report).items():
+        organ: str | None = None
+        for sentence in sentences(text):
+            named = organs_in(sentence)
+            head = re.match(r"^[A-Z][A-Za-z ,/&]{2,40}:", sentence)
+            in_head = organs_in(head.group()) if head else ()
+            organ = in_head[0][2] if in_head else named[0][2] if named else organ
+            yield Placed(sentence, section, organ)
