@@ -67,6 +67,9 @@ def test_padding_codes_become_air(code):
         (body() - 1024, 16, True, "rescaled twice"),
         (body() - 1000, 16, True, r"air at -\d+5 instead of about -1000"),
         (np.full((3, 4, 5), -2000, np.int16), 16, True, "nothing but padding"),
+        (np.clip(body(), -160, 240), 16, True, r"none under -200 \(-160 to \d+\) and 50\.\d% of them at one end"),
+        (np.clip(body(), -160, 240).astype(np.float32) + 0.5, 32, True, "at one end: a windowed export"),
+        (np.clip(body() + 160, 0, 400), 16, True, r"no negative value \(0 to \d+\): a windowed export"),
     ],
     ids=[
         "8 bit",
@@ -80,6 +83,9 @@ def test_padding_codes_become_air(code):
         "twice",
         "twice 1000",
         "padding",
+        "clipped",
+        "clipped floats",
+        "window from 0",
     ],
 )
 def test_numbers_that_are_no_hu(array, bits, signed, message):
