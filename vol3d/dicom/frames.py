@@ -104,8 +104,8 @@ def _frames(instance: Instance) -> Iterable[Frame]:
     colours = str(header.get("PhotometricInterpretation") or "").strip().upper()
     if colours not in ("MONOCHROME1", "MONOCHROME2"):  # the first only inverts the display
         raise ReadError(f"{where}: expected PhotometricInterpretation MONOCHROME1 or 2, found {colours or 'nothing'}")
-    bits, high = (int(numbers(header, k, 1, where)[0]) for k in ("BitsStored", "HighBit"))
-    if high != bits - 1:
+    bits, high = int(numbers(header, "BitsStored", 1, where)[0]), _integer(header, "HighBit", where)
+    if high not in (None, bits - 1):
         raise ReadError(
             f"{where}: expected HighBit (0028,0102) one less than BitsStored {bits}, found {high}: its pixels lie "
             f"elsewhere in their words (PS3.5 8.1.1)"
