@@ -30,7 +30,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 def main(args: list[str] | None = None) -> None:
     """Runs a command; exits 0 only if all that was asked was done."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("nnunetv2", "deepspeed", "DeepSpeed", "torch.distributed", "matplotlib", "PIL"):
+    for noisy in ("nnunetv2", "deepspeed", "DeepSpeed", "torch.distributed", "matplotlib", "PIL", "pynetdicom", "dicomweb_client"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         app(args)
@@ -185,6 +185,35 @@ def evaluate(
     for name, value in summary["headline"].items():
         typer.echo(f"{name:32s} {value}")
     typer.echo(f"written to {out}")
+
+
+@app.command()
+def export(
+    kind: Annotated[
+        Literal["nifti", "dicom-seg", "dicom-sr", "dicom-rtstruct", "report", "mesh"], typer.Argument(metavar="KIND")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A study's folder, as `vol3d segment` writes it.")],
+    source: Annotated[Path | None, typer.Option(help="DICOM series that was segmented; all DICOM needs it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; DIR/dicom or DIR/mesh by default.")] = None,
+    labelmap: Annotated[bool, typer.Option("--labelmap", help="SEG as LABELMAP where no masks overlap.")] = False,
+    pet: Annotated[Path | None, typer.Option(help="PET series that SUV was measured on, for dicom-sr.")] = None,
+    text: Annotated[Path | None, typer.Option(metavar="FILE", help="Report; DIR/report.txt by default.")] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Report as encapsulated PDF, not as text SR.")] = False,
+    space: Annotated[Literal["LPS", "RAS"], typer.Option(help="Coordinates of a mesh.")] = "LPS",
+) -> None:
+    """Write masks, measurements or a report for a PACS or viewer.
+
+    KIND: nifti (one label map), dicom-seg, dicom-sr (measurements, and their SEG), dicom-rtstruct, report, mesh (STL).
+
+    Example: vol3d export dicom-seg out/masks/study-1 --source study-1/ct
+    """
+    from vol3d.workflows.export import export as run_export
+
+    done = run_export(kind, folder, source=source, out=out, labelmap=labelmap, pet=pet, text=text, pdf=pdf, space=space)
+    for message in done.messages:
+        typer.echo(f"note: {message}", err=True)
+    for path in done.files:
+        typer.echo(str(path))
 
 
 @app.command()
