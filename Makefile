@@ -17,7 +17,8 @@ $(STAMP): pyproject.toml
 # Debian packages that some tests need; without them those tests are skipped with the reason.
 setup-system:
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends dcm2niix dicom3tools
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends dcm2niix dicom3tools \
+		orthanc orthanc-dicomweb dcmtk
 
 lint: setup
 	$(BIN)/ruff check .

@@ -30,7 +30,16 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 def main(args: list[str] | None = None) -> None:
     """Runs a command; exits 0 only if all that was asked was done."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("nnunetv2", "deepspeed", "DeepSpeed", "torch.distributed", "matplotlib", "PIL", "pynetdicom", "dicomweb_client"):
+    for noisy in (
+        "nnunetv2",
+        "deepspeed",
+        "DeepSpeed",
+        "torch.distributed",
+        "matplotlib",
+        "PIL",
+        "pynetdicom",
+        "dicomweb_client",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         app(args)
@@ -165,6 +174,62 @@ def segment(
     summary = run_segment(checkpoint, source, phrases, out, grid=grid, device=_device(device), assume_hu=assume_hu)
     typer.echo(f"{len(summary.done)} studies written to {out}")
     _fail_with(summary.failed, "failed")
+
+
+@app.command()
+def send(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with DICOM files, at any depth.")],
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="dicom[s]://AET@host:port or https://host/dicom-web.")],
+    attempts: Annotated[int, typer.Option(min=1, help="Tries for each object while the PACS is out of reach.")] = 5,
+) -> None:
+    """Send DICOM to a PACS, each object once; run again to go on. Credentials: docs/how-to/pacs-delivery.md.
+
+    Example: vol3d send out/dicom --to dicom://ORTHANC@localhost:4242
+    """
+    from vol3d.workflows.send import send as run_send
+
+    done = run_send(folder, to, attempts=attempts)
+    typer.echo(f"{len(done.sent)} sent, {len(done.there)} there already, {len(done.failed)} failed: {folder}")
+    _fail_with(done.failed, "failed")
+
+
+@app.command()
+def fetch(
+    source: Annotated[
+        str, typer.Option("--from", metavar="URL", help="dicom[s]://AET@host:port or https://host/dicom-web.")
+    ],
+    study: Annotated[str, typer.Option("--study", metavar="UID", help="Study Instance UID.")],
+    out: Out,
+    listen: Annotated[int | None, typer.Option(help="Receive by C-MOVE on this port; else by C-GET.")] = None,
+    attempts: Annotated[int, typer.Option(min=1, help="Tries while the PACS is out of reach.")] = 5,
+) -> None:
+    """Fetch one study from a PACS; what is there already is not fetched again.
+
+    Example: vol3d fetch --from dicom://ORTHANC@localhost:4242 --study 1.2.3.4 --out out/study
+    """
+    from vol3d.workflows.fetch import fetch as run_fetch
+
+    fetched, kept = run_fetch(source, study, out, listen=listen, attempts=attempts)
+    typer.echo(f"{fetched} fetched, {kept} there already: {out}")
+
+
+@app.command()
+def deidentify(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Folder with DICOM files, at any depth.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    keep: Annotated[
+        list[str] | None, typer.Option(metavar="WHAT", help="dates (shifted) or characteristics; repeat for both.")
+    ] = None,
+) -> None:
+    """Copies without identity (PS3.15 basic profile), their references to each other kept.
+
+    Example: vol3d deidentify out/dicom out/shared --keep dates --keep characteristics
+    """
+    from vol3d.workflows.deidentify import deidentify as run_deidentify
+
+    done = run_deidentify(source, out, keep=keep or [])
+    typer.echo(f"{done.written} written, {done.left_out} other files left out, {len(done.refused)} refused: {out}")
+    _fail_with(done.refused, "refused")
 
 
 @app.command()

@@ -44,5 +44,17 @@ class ModelUnavailableError(Vol3dError):
     """A text model or tokenizer is not at its local path; the message says what to download where."""
 
 
+class NetworkError(Vol3dError):
+    """A PACS cannot be reached, does not let us in, or refuses an object."""
+
+
+class BusyError(NetworkError):
+    """A PACS did not answer, broke off, or has no room just now: worth another try."""
+
+
+class RejectedError(NetworkError):
+    """A PACS refuses one object; others may well be accepted."""
+
+
 class NonFiniteError(Vol3dError):
     """The loss or the gradient is NaN or infinite on some rank; no rank has applied the update."""

@@ -54,7 +54,7 @@ _NOT_A_VOLUME = {
     "CBF": "a perfusion map", "CBV": "a perfusion map", "MTT": "a perfusion map", "TTP": "a perfusion map",
     "IODINE": "a material map", "WATER": "a material map", "EFF_ATOMIC_NUM": "a material map",
 }  # fmt: skip
-"""Values of Image Type (PS3.3 C.7.6.1.1.2, C.8.2.1.1.1 and vendors' own) that are neither HU nor activity in a slice."""
+"""Image Types (PS3.3 C.7.6.1.1.2, C.8.2.1.1.1, vendors' own) whose pixels are neither HU nor activity in a slice."""
 
 _DESCRIBED = (
     (r"\b(scout|topogram|localizer|surview|scanogram)\b", "a localizer by its description"),
