@@ -1,14 +1,16 @@
 """Phantom acceptance: the shipped config on unseen seeds, beside its two controls.
 
-    python -m benchmarks.accuracy_phantom --out out/accuracy_phantom [--studies 160] [--controls]
+    python -m benchmarks.accuracy_phantom --out out/accuracy_phantom [--runs shared no_prompt contextual]
 
-Trains `configs/train/phantom_seg.yaml` on studies of one seed and scores studies of another. The controls are the same
-training with `model.text_ablation` (no prompt) and a threshold at 41% of SUVmax.
+Trains `configs/train/phantom_seg.yaml` on studies of one seed and scores studies of another. Beside it: the same
+training with `model.text_ablation` (no prompt), a threshold at 41% of SUVmax, and the `contextual` fusion trained for
+as many steps as take the same time. `contextual` decodes once a phrase, so it is asked fewer phrases a patch.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
@@ -25,6 +27,13 @@ from vol3d.workflows.evaluate import evaluate
 from vol3d.workflows.prepare import load_recipe
 
 TRAIN_SEED, TEST_SEED = 11, 12
+TIMED_STEPS = 30
+RUNS = {
+    "shared": [],
+    "no_prompt": ["model.text_ablation=true"],
+    "contextual": ["model.fusion=contextual", "data.phrases_per_patch=4"],
+}
+"""What each run sets differently."""
 
 
 def main() -> None:
@@ -34,7 +43,7 @@ def main() -> None:
     parser.add_argument("--test-studies", type=int, default=40)
     parser.add_argument("--config", type=Path, default=Path("configs/train/phantom_seg.yaml"))
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
-    parser.add_argument("--controls", action="store_true")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=["shared"])
     arguments = parser.parse_args()
     out, recipe = arguments.out, load_recipe(arguments.config)
     caches = {}
@@ -48,13 +57,25 @@ def main() -> None:
         caches[name] = out / f"cache-{name}"
         preprocess(manifest, recipe, caches[name], workers=2)
     results = {"threshold_41": {"lesion_dice": threshold_41(Cache(caches["test"]))}}
-    runs = {"shared": [], **({"no_prompt": ["model.text_ablation=true"]} if arguments.controls else {})}
-    for name, overrides in runs.items():
-        minutes = train(arguments.config, caches["train"], out / f"run-{name}", [*arguments.overrides, *overrides])
+    for name in sorted(arguments.runs, key=list(RUNS).index):
+        overrides = [*arguments.overrides, *RUNS[name]]
+        if name == "contextual":
+            steps = equal_steps(arguments, caches["train"], out, results["shared"]["train_minutes"], overrides)
+            overrides += [f"train.steps={steps}"]
+        minutes = train(arguments.config, caches["train"], out / f"run-{name}", overrides)
         summary = evaluate(out / f"run-{name}", caches["test"], out / f"evaluation-{name}", split="test")
         results[name] = {"train_minutes": minutes, **summary["headline"], **summary["probes"]}
+        (out / "results.json").write_text(json.dumps(results, indent=1))
     print(json.dumps(results, indent=1))
-    (out / "results.json").write_text(json.dumps(results, indent=1))
+
+
+def equal_steps(arguments: argparse.Namespace, cache: Path, out: Path, minutes: float, overrides: list[str]) -> int:
+    """Steps that take as long, from the rate that `TIMED_STEPS` steps log."""
+    trial = out / "run-trial"
+    train(arguments.config, cache, trial, [*overrides, f"train.steps={TIMED_STEPS}", "data.val_split=none"])
+    with (trial / "log.csv").open() as file:
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    return int(minutes * 60 / np.mean(seconds[1:]))
 
 
 def train(config: Path, cache: Path, run: Path, overrides: list[str]) -> float:

@@ -88,7 +88,7 @@ def test_batch_pads_and_masks(causal: TextConfig, tmp_path: Path) -> None:
     bank = EmbeddingBank(tmp_path, causal)
     bank.ensure(TEXTS)
     tokens, mask = bank.batch([[TEXTS[0], TEXTS[2]], ["right Lung", ""]])
-    assert tokens.shape == (2, 2, 5, 16)
+    assert tokens.shape == (2, 2, 5, 32)
     assert tokens.dtype == torch.float32
     assert mask.sum(-1).tolist() == [[5, 1], [2, 0]]
     assert not tokens[~mask].any()

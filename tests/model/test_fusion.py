@@ -76,3 +76,23 @@ def test_voxels_and_back() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ConfigError, match="3 heads divide, found 8"):
         CrossAttention(4, 4, 8, 3)
+
+
+def test_whitened_projection_makes_the_states_uncorrelated_with_unit_variance() -> None:
+    torch.manual_seed(0)
+    adapter = TextAdapter(12, 5)
+    states = torch.randn(400, 12) @ torch.randn(12, 12) + 3 * torch.randn(12)
+    adapter.whiten(states)
+    tokens, _ = adapter(states[None], torch.ones(1, 400, dtype=torch.bool))
+    torch.testing.assert_close(tokens[0].mean(0), torch.zeros(5), atol=0.02, rtol=0)
+    torch.testing.assert_close(torch.cov(tokens[0].T, correction=0), torch.eye(5), atol=0.02, rtol=0)
+
+
+def test_whitening_keeps_random_weights_where_the_states_have_no_more_components() -> None:
+    torch.manual_seed(0)
+    adapter = TextAdapter(12, 5)
+    before = adapter.project.weight.detach().clone()
+    adapter.whiten(torch.randn(400, 2) @ torch.randn(2, 12))
+    assert torch.isfinite(adapter.project.weight).all()
+    torch.testing.assert_close(adapter.project.weight[-1], before[-1])
+    assert not torch.allclose(adapter.project.weight[0], before[0])

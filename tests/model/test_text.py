@@ -21,10 +21,11 @@ def test_minilm_states_equal_plain_transformers_with_padding() -> None:
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     batch = tokenizer(["left kidney", *TEXTS[1:]], padding=True, return_tensors="pt")
     with torch.inference_mode():
-        expected = model(**batch).last_hidden_state
+        output = model(**batch, output_hidden_states=True)
+        expected = torch.cat([output.hidden_states[0], output.last_hidden_state], dim=-1)
     encoder = TextEncoder(TextConfig())
     states = encoder.encode(TEXTS)
-    assert encoder.width == 384
+    assert encoder.width == 768
     for state, row, mask in zip(states, expected, batch["attention_mask"].bool(), strict=True):
         np.testing.assert_allclose(state, row[mask].numpy(), atol=2e-5)
 
@@ -33,9 +34,30 @@ def test_causal_model_states_do_not_depend_on_their_batch(causal: TextConfig) ->
     encoder = TextEncoder(causal)
     together = encoder.encode(["lesion in the left Lung", "lesion", "right Lung"])
     alone = [encoder.encode([t])[0] for t in ("lesion in the left Lung", "lesion", "right Lung")]
-    assert [s.shape for s in together] == [(5, 16), (1, 16), (2, 16)]
+    assert [s.shape for s in together] == [(5, 32), (1, 32), (2, 32)]
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_layers_are_put_side_by_side_in_the_order_asked(causal: TextConfig) -> None:
+    both = TextEncoder(replace(causal, layers=(-1, 0))).encode(["right Lung"])[0]
+    last, first = (TextEncoder(replace(causal, layers=(n,))).encode(["right Lung"])[0] for n in (-1, 0))
+    np.testing.assert_array_equal(both, np.concatenate([last, first], axis=1))
+    with pytest.raises(ConfigError, match="numbers from -"):
+        TextEncoder(replace(causal, layers=(99,)))
+    with pytest.raises(ConfigError, match="each once"):
+        replace(causal, layers=(0, 0))
+
+
+def test_word_embeddings_part_left_from_right_where_the_last_layer_hardly_does() -> None:
+    """Squared distance of the two side tokens over the variance; the reason for the default of `layers`."""
+    sides = ["lesion in the left lung", "lesion in the right lung"]
+
+    def apart(layer: int) -> float:
+        left, right = TextEncoder(TextConfig(layers=(layer,))).encode(sides)
+        return float(((left - right) ** 2).sum(1).max() / np.var(np.concatenate([left, right]), axis=0).sum())
+
+    assert apart(0) > 1.5 * apart(-1)
 
 
 def test_instruction_changes_states_but_its_tokens_are_dropped(causal: TextConfig) -> None:
@@ -54,7 +76,7 @@ def test_resolve_fills_width_and_a_revision_that_follows_the_files(causal: TextC
     copy = tmp_path / "copy"
     shutil.copytree(causal.name, copy)
     resolved = resolve_text(causal)
-    assert resolved.width == 16
+    assert resolved.width == 32
     assert resolve_text(replace(causal, name=str(copy))).revision == resolved.revision
     with (copy / "model.safetensors").open("ab") as file:
         file.write(b"\0")

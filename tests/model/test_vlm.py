@@ -167,7 +167,7 @@ def test_configuration_is_checked_and_resolved() -> None:
     with pytest.raises(ConfigError, match="not resolved"):
         VisionLanguageModel(config)
     resolved = resolve_model(config, in_channels=5, patch_size=(16, 16, 16), spacing_mm=(2.0, 2.0, 2.0))
-    assert (resolved.in_channels, resolved.text.width) == (5, 384)
+    assert (resolved.in_channels, resolved.text.width) == (5, 768)
     assert from_tree(ModelConfig, to_tree(resolved), "again") == resolved
     with pytest.raises(ConfigError, match="expected 5"):
         resolve_model(replace(config, in_channels=4), in_channels=5, patch_size=(16,) * 3, spacing_mm=(2.0,) * 3)

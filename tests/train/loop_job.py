@@ -96,7 +96,7 @@ def kill_after(step):
     Engine._update = dying
 
 
-SGD = {"name": "sgd", "learning_rate": 0.01, "warmup_steps": 2}
+SGD = {"name": "sgd", "learning_rate": 0.003, "warmup_steps": 2}
 """For comparing numbers of ranks: AdamW turns the rounding of tiny gradients into full steps."""
 
 

@@ -1,9 +1,9 @@
 """Embedding bank: token states of every text, encoded once, read by many.
 
-A folder per (model revision, instruction, number type) holds append-only segments. A segment is one safetensors file
-with the states of some texts end to end (`states` [sum of T, E]), where each begins (`starts` [n + 1]) and the 128-bit
-hashes of the normalised texts (`keys` [n, 16]). Segments appear by atomic rename, so a reader sees a whole one or none,
-and two writers at worst store a text twice. Opening costs one small read per segment; a text costs one mapped slice.
+A folder per (model revision, instruction, layers, number type) holds append-only segments. A segment is one safetensors
+file with the states of some texts end to end (`states` [sum of T, E]), where each begins (`starts` [n + 1]) and the
+128-bit hashes of the normalised texts (`keys` [n, 16]). Segments appear by atomic rename, so a reader sees all or
+nothing, and two writers at worst store a text twice. Opening costs one small read per segment; a text one mapped slice.
 """
 
 import hashlib
@@ -45,7 +45,9 @@ class EmbeddingBank:
     def __init__(self, root: str | Path, config: TextConfig, device: str = "cpu") -> None:
         self.config = config if config.revision and config.width else resolve_text(config)
         self.device = device
-        key = json.dumps([self.config.revision, self.config.instruction, self.config.storage, SCHEMA])
+        key = json.dumps(
+            [self.config.revision, self.config.instruction, self.config.layers, self.config.storage, SCHEMA]
+        )
         self.folder = Path(root) / f"{self.config.revision}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
         self.lower = self._read_or_write_header()
         self._encoder: TextEncoder | None = None
@@ -134,7 +136,7 @@ class EmbeddingBank:
             return bool(json.loads(path.read_text())["lower"])
         lower = is_uncased(find_model(resolve_text(self.config).name))
         self.folder.mkdir(parents=True, exist_ok=True)
-        fields = ("name", "revision", "instruction", "width", "storage")
+        fields = ("name", "revision", "instruction", "layers", "width", "storage")
         header = {"schema": SCHEMA, "lower": lower, **{name: getattr(self.config, name) for name in fields}}
         write_whole(path, json.dumps(header, indent=2))
         return lower

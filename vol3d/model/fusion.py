@@ -98,6 +98,25 @@ class TextAdapter(nn.Module):
         self.norm = nn.LayerNorm(text_width)
         self.project = nn.Linear(text_width, width)
 
+    @torch.no_grad()
+    def whiten(self, states_NE: Tensor) -> None:
+        """Starts the projection as the principal components of these token states, each of unit variance.
+
+        Frozen states spend most of their variance on what all phrases share; "left" and "right" differ in a few
+        hundredths of it, which a randomly drawn projection would have to find first. Components with next to no
+        variance (rounding, few states) keep their random weights. The result is rounded to bfloat16: the last bits of
+        an eigenvector differ between processes, and runs of one seed must not.
+        """
+        x_NE = functional.layer_norm(states_NE.double(), states_NE.shape[1:])
+        mean_E = x_NE.mean(0)
+        variance, axes = torch.linalg.eigh(torch.cov((x_NE - mean_E).T, correction=0))
+        count = min(self.project.out_features, int((variance > 1e-4 * variance[-1]).sum()))
+        axes_KE = (axes / variance.clamp(min=1e-12).sqrt()).T.flip(0)[:count]
+        largest_K1 = axes_KE.gather(1, axes_KE.abs().argmax(1, keepdim=True))
+        axes_KE = (axes_KE * largest_K1.sign()).bfloat16().double()  # eigenvectors have no sign of their own
+        self.project.weight[:count] = axes_KE.to(self.project.weight)
+        self.project.bias[:count] = -(axes_KE @ mean_E).bfloat16().to(self.project.bias)
+
     def forward(self, tokens_BTE: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """The mean is over real tokens; zero for a phrase without any."""
         tokens_BTD = self.project(self.norm(tokens_BTE))

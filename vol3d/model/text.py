@@ -42,8 +42,11 @@ class TextConfig:
     model names it, and then other weights are refused."""
     instruction: str = ""
     """Put before every text, as instruction-tuned embedding models want; its own tokens are dropped again."""
+    layers: tuple[int, ...] = (0, -1)
+    """Hidden states to put side by side: 0 is the word embedding, 1 the first layer, -1 the last. The last alone knows
+    the context, but there "left" and "right" are nearly one; the word embedding keeps them apart."""
     width: int = 0
-    """Width of the hidden states; 0 reads it from the model."""
+    """Width of the states, all layers together; 0 reads it from the model."""
     max_tokens: int = 256
     """A longer text is refused, never cut."""
     storage: Literal["float16", "float32"] = "float16"
@@ -54,6 +57,8 @@ class TextConfig:
             raise ConfigError("text name: expected a model name or folder, found an empty string")
         if self.max_tokens < 1 or self.width < 0:
             raise ConfigError(f"text: expected max_tokens >= 1 and width >= 0, found {self.max_tokens}, {self.width}")
+        if not self.layers or len(set(self.layers)) < len(self.layers):
+            raise ConfigError(f"text layers: expected at least one, each once, found {list(self.layers)}")
 
 
 def find_model(name: str) -> Path:
@@ -88,9 +93,18 @@ def resolve_text(config: TextConfig) -> TextConfig:
             f"expected text model {config.name!r} of revision {config.revision}, found {revision} in {folder}; "
             "get the files the checkpoint was trained with, or train anew"
         )
-    width = _hidden_size(folder)
+    hidden, layers = _size(folder)
+    if any(not -layers - 1 <= n <= layers for n in config.layers):
+        raise ConfigError(
+            f"text layers: expected numbers from {-layers - 1} to {layers} (of {config.name}), "
+            f"found {list(config.layers)}"
+        )
+    width = hidden * len(config.layers)
     if config.width not in (0, width):
-        raise ConfigError(f"text width: expected {width} (of {config.name}), found {config.width}; leave it at 0")
+        raise ConfigError(
+            f"text width: expected {width} ({len(config.layers)} layers of {config.name}), found {config.width}; "
+            "leave it at 0"
+        )
     return replace(config, revision=revision, width=width)
 
 
@@ -132,7 +146,7 @@ class TextEncoder:
         self.model = model.eval().requires_grad_(False).to(device)
 
     def encode(self, texts: Sequence[str]) -> list[Array]:
-        """Last hidden states of every text: float32 [T, E] each, special tokens kept, nothing padded or pooled.
+        """Hidden states of every text: float32 [T, E] each, special tokens kept, nothing padded or pooled.
 
         Raises:
             ConfigError: a text has more than `max_tokens` tokens.
@@ -148,8 +162,11 @@ class TextEncoder:
                 part = group[start : start + _ENCODE_BATCH]
                 ids_BT = torch.tensor([prompts[i][0] for i in part], device=self.device)
                 with torch.inference_mode():
-                    output = self.model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT))
-                states_BTE = output.last_hidden_state.float().cpu().numpy()
+                    output = self.model(
+                        input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), output_hidden_states=True
+                    )
+                chosen = [output.hidden_states[n] for n in self.config.layers]
+                states_BTE = torch.cat(chosen, dim=-1).float().cpu().numpy()
                 for i, state_TE in zip(part, states_BTE, strict=True):
                     states[i] = state_TE[prompts[i][1]].copy()
         return states
@@ -225,11 +242,13 @@ def _sha256(path: Path, _mtime_ns: int) -> str:
     return sha256_of(path)
 
 
-def _hidden_size(folder: Path) -> int:
+def _size(folder: Path) -> tuple[int, int]:
+    """Width of a hidden state, and number of layers."""
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelUnavailableError(f"{folder} holds no readable model configuration: {error}") from error
-    return int(config.get_text_config().hidden_size)
+    text = config.get_text_config()
+    return int(text.hidden_size), int(text.num_hidden_layers)

@@ -7,7 +7,9 @@ import logging
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from vol3d.cache import Cache
 from vol3d.checkpoint import start_from
@@ -27,6 +29,9 @@ from vol3d.train.run_folder import RunFolder, read_state
 __all__ = ["TrainResult", "Validate", "open_cache", "train"]
 
 log = logging.getLogger("vol3d")
+
+WHITENING_TEXTS = 4096
+"""Texts at most whose states decide how the text projection starts."""
 
 
 def train(
@@ -74,8 +79,11 @@ def train(
         patch_size=config.data.patch_size,
         spacing_mm=cache.recipe["spacing_mm"],
     )
+    bank = None if dry_run else _fill_bank(dataset, model_config, place)
     torch.manual_seed(config.seed)
     model = VisionLanguageModel(model_config)
+    if bank is not None:
+        model.grounding.text.whiten(_some_states(bank, dataset))
     newest = folder.newest() if resume == "auto" and not dry_run else None
     state = read_state(newest) if newest is not None else None
     precision = state.precision if state is not None else choose_precision(settings.precision, place.rank)
@@ -103,7 +111,8 @@ def train(
             run.resume(newest, state)
         if place.rank == 0:
             folder.begin(config, run.facts(), run.state.step)
-        return run.go(dataset, _fill_bank(dataset, model_config, place), micro_batch, validate)
+        assert bank is not None
+        return run.go(dataset, bank, micro_batch, validate)
     finally:
         engine.close()
 
@@ -139,6 +148,12 @@ def _report_init(found: tuple[list[str], list[str]], path: Path, rank: int) -> N
         log.info("%s: %d tensors taken, %d left as drawn", path, len(matched), len(unmatched))
         for name in unmatched:
             log.info("  not in it, or of another shape: %s", name)
+
+
+def _some_states(bank: EmbeddingBank, dataset: PatchDataset) -> Tensor:
+    """Token states [N, E] of an even sample of the training texts."""
+    texts = sorted(set(dataset.texts()))
+    return torch.from_numpy(np.concatenate([bank.get(t) for t in texts[:: -(-len(texts) // WHITENING_TEXTS)]]))
 
 
 def _fill_bank(dataset: PatchDataset, config: ModelConfig, place: ranks.Place) -> EmbeddingBank:

@@ -127,8 +127,10 @@ class Run:
                 loss = result.loss
                 self._average(step)
                 done, seconds = step + 1, time.monotonic() - start
-                if run_log is not None and (done % settings.log_every == 0 or done == settings.steps):
-                    run_log.update(done, _row(result, rate, seconds, wait))
+                if run_log is not None:
+                    run_log.add(_row(result, rate, seconds, wait))
+                    if done % settings.log_every == 0 or done == settings.steps:
+                        run_log.row(done)
                 share = waited / max(time.monotonic() - began, 1e-9)
                 advance(note=f"loss {loss:.4f}  lr {rate:.2e}  data wait {share:.0%}")
                 self._after(done, validate, run_log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,14 +19,25 @@ class RunLog:
         self._csv = (root / "log.csv").open("a", buffering=1)
         self._empty = self._csv.tell() == 0
         self._board = SummaryWriter(str(root / "tensorboard"), purge_step=step + 1)
+        self._since: dict[str, list[float]] = {}
 
-    def update(self, step: int, figures: dict[str, float]) -> None:
-        """One row: numbers are written so that they read back exactly."""
-        if self._empty:
-            self._csv.write(",".join(["step", *figures]) + "\n")
-            self._empty = False
-        self._csv.write(",".join([str(step), *map(repr, figures.values())]) + "\n")
+    def add(self, figures: dict[str, float]) -> None:
+        """Figures of one step; nan is "none of this kind in this step"."""
         for name, value in figures.items():
+            self._since.setdefault(name, []).append(value)
+
+    def row(self, step: int) -> None:
+        """One row with the mean of every figure since the last row, written so that it reads back exactly."""
+        means = {}
+        for name, values in self._since.items():
+            known = [v for v in values if not math.isnan(v)]
+            means[name] = math.fsum(known) / len(known) if known else math.nan
+        self._since = {}
+        if self._empty:
+            self._csv.write(",".join(["step", *means]) + "\n")
+            self._empty = False
+        self._csv.write(",".join([str(step), *map(repr, means.values())]) + "\n")
+        for name, value in means.items():
             self._board.add_scalar(f"train/{name}", value, step)
 
     def validated(self, step: int, metrics: dict[str, Any]) -> None:
