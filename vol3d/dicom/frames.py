@@ -104,6 +104,7 @@ def _frames(instance: Instance) -> Iterable[Frame]:
     colours = str(header.get("PhotometricInterpretation") or "").strip().upper()
     if colours not in ("MONOCHROME1", "MONOCHROME2"):  # the first only inverts the display
         raise ReadError(f"{where}: expected PhotometricInterpretation MONOCHROME1 or 2, found {colours or 'nothing'}")
+    numbers(header, "PixelRepresentation", 1, where)
     bits, high = int(numbers(header, "BitsStored", 1, where)[0]), _integer(header, "HighBit", where)
     if high not in (None, bits - 1):
         raise ReadError(
