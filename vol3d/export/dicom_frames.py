@@ -50,7 +50,6 @@ class Spool:
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
         self._pixels = int(np.prod(shape_YX))
         self._left = np.zeros(0, bool)
-        self._segments = 0
 
     def __enter__(self) -> Spool:
         return self
@@ -58,18 +57,17 @@ class Spool:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
 
-    def add(self, frames_NYX: Array, planes: Array) -> bytes:
-        """Appends the frames (bool) of the next segment; returns the bytes that were completed.
+    def add(self, segment: int, frames_NYX: Array, planes: Array) -> bytes:
+        """Appends frames (bool) of a segment, numbered from 1; returns the bytes that were completed.
 
         Raises:
             Vol3dError: the object would not fit into one file.
         """
-        self._segments += 1
-        self.frames += [(self._segments, int(plane)) for plane in planes]
+        self.frames += [(segment, int(plane)) for plane in planes]
         if (len(self.frames) * self._pixels + 7) // 8 > MAX_BYTES:
             raise Vol3dError(
                 f"expected at most {MAX_BYTES} bytes of frames, which one DICOM object can hold, found more at segment "
-                f"{self._segments}; ask for a LABELMAP, or export fewer masks at a time"
+                f"{segment}; ask for a LABELMAP, or export fewer masks at a time"
             )
         flat = frames_NYX.reshape(-1)
         if len(self._left):
@@ -80,13 +78,13 @@ class Spool:
         self._write(packed)
         return packed
 
-    def close_bits(self) -> None:
-        """Writes the last bits and pads to an even number of bytes."""
-        if len(self._left):
-            self._write(np.packbits(self._left, bitorder="little").tobytes())
-            self._left = np.zeros(0, bool)
-        if self.size % 2:
-            self._write(b"\0")
+    def close_bits(self) -> bytes:
+        """Writes the last bits, pads to an even number of bytes and returns what was added; then nothing can follow."""
+        rest = np.packbits(self._left, bitorder="little").tobytes()
+        self._left = np.zeros(0, bool)
+        rest += b"\0" * ((self.size + len(rest)) % 2)
+        self._write(rest)
+        return rest
 
     def copy_to(self, file: IO[bytes]) -> None:
         """All bytes, in pieces."""
@@ -105,9 +103,8 @@ def write_multi_frame(path: Path, template: Dataset, planes: Mapping[int, Datase
         path: the file.
         template: Explicit VR Little Endian, with one segment's frames.
         planes: functional groups of every plane in use.
-        spool: all frames; within a segment they are in the order of the grid.
+        spool: all frames, closed; within a segment they are in the order of the grid.
     """
-    spool.close_bits()
     items = {plane: _encoded(item) for plane, item in planes.items()}
     length = sum(8 + len(items[plane]) for _, plane in spool.frames)
     template.NumberOfFrames = len(spool.frames)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,6 @@ from vol3d.export.dicom_frames import Spool, write_multi_frame
 from vol3d.export.segments import Segment, SegmentRecord, check_segments, description_of, mask_of, records_of
 from vol3d.export.source_series import SourceSeries
 from vol3d.types import Array
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +76,6 @@ def write_dicom_seg(
             if written is not None:
                 return written
             messages.append("segments overlap, which a LABELMAP cannot hold: written as BINARY")
-            log.warning("%s", messages[-1])
         return _write_binary(path, source, segments, algorithm, created, messages)
 
 
@@ -89,24 +85,26 @@ def _write_binary(
 ) -> SegFile:  # fmt: skip
     digest = _digest("BINARY", source, segments, algorithm, created)
     seen_ZYX = np.zeros(source.grid.shape, bool)
-    overlap, voxels = False, []
+    overlap, voxels, frames = False, [], []
     with Spool(path.parent, source.grid.shape[1:]) as spool:
-        for segment in segments:
+        for number, segment in enumerate(segments, 1):
             mask_ZYX = mask_of(segment, source)
             planes = np.flatnonzero(mask_ZYX.any(axis=(1, 2)))[::-1]  # highdicom counts against the normal
             held_ZYX = mask_ZYX[planes]
             overlap = overlap or bool((held_ZYX & seen_ZYX[planes]).any())
             seen_ZYX[planes] |= held_ZYX
             voxels.append(int(np.count_nonzero(held_ZYX)))
+            frames.append(len(planes))
             digest.update(planes.tobytes())
-            digest.update(spool.add(held_ZYX, planes))
+            digest.update(spool.add(number, held_ZYX, planes))
         if not spool.frames:
-            spool.add(np.zeros((1, *source.grid.shape[1:]), bool), np.array([0]))  # an image has at least one frame
+            spool.add(1, np.zeros((1, *source.grid.shape[1:]), bool), np.array([0]))  # an image has at least one frame
+        digest.update(spool.close_bits())
         uid = common.stable_uid("seg", digest.hexdigest())
         used = sorted({plane for _, plane in spool.frames})
         shown_ZYX = np.zeros(source.grid.shape, np.uint8)
         shown_ZYX[used, 0, 0] = 1
-        records = records_of(segments, voxels, [sum(n == i for n, _ in spool.frames) for i in _numbers(segments)], uid)
+        records = records_of(segments, voxels, frames, uid)
         template = _object(uid, source, shown_ZYX, "BINARY", records, algorithm, created)
         template.SegmentsOverlap = "YES" if overlap else "NO"
         write_multi_frame(path, template, _plane_items(template, source), spool)
@@ -186,10 +184,6 @@ def _plane_items(template: Dataset, source: SourceSeries) -> dict[int, Dataset]:
         frame = image.get("ReferencedFrameNumber")
         out[index[str(image.ReferencedSOPInstanceUID), None if frame is None else int(frame)]] = item
     return out
-
-
-def _numbers(segments: Sequence[Segment]) -> range:
-    return range(1, len(segments) + 1)
 
 
 def _digest(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,11 +15,9 @@ from vol3d.dicom.frames import Frame, frames_of
 from vol3d.dicom.geometry import stack
 from vol3d.dicom.series import MODALITY_OF, scan, select_series
 from vol3d.errors import GeometryError, ReadError
-from vol3d.export.dicom_common import stable_uid
+from vol3d.export.dicom_common import quiet, stable_uid
 from vol3d.geometry import Grid
 from vol3d.types import Array
-
-log = logging.getLogger(__name__)
 
 _EMPTY_ALLOWED = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName",
@@ -81,8 +77,7 @@ def read_source(path: Path, modality: Literal["ct", "pet"] | None = None) -> Sou
     path = Path(path)
     if not path.exists():
         raise ReadError(f"expected the DICOM series that was segmented at {path}, found nothing")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom quotes invalid values in its warnings, names of patients among them
+    with quiet():
         try:
             found = scan(path)
             if modality is None:
@@ -145,8 +140,6 @@ def _source(frames: list[Frame], grid: Grid, modality: Literal["ct", "pet"]) -> 
     dropped = sorted({keyword for header in headers.values() for keyword in _blank_invalid(header)})
     if dropped:
         notes.append(f"left empty, because the source's value is not a valid one: {', '.join(dropped)}")
-    for note in notes:
-        log.warning("%s", note)
     return SourceSeries(grid, modality, tuple(planes), tuple(notes))
 
 
