@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 Status = Literal["present", "absent", "uncertain"]
@@ -21,9 +22,10 @@ _BREAK = re.compile(
 """What ends the reach of every cue: "no effusion, but a nodule"."""
 _ASIDE = re.compile(r"\bas far as\b[^,;:.]{0,60}?\b(?:observed|seen|evaluated|assessed)\b|\bif any\b")
 _NEGATIVE = re.compile(
-    r"\b(?:(?:is|are|was|were|did|do|does|has|have|had|can|could|may|might|would)(?:\s(?:also|yet|clearly|been|be))?\s?"
-    r"(?:not|n['’]t)|cannot)\b(?:\s(?:be|been|have been|\w+ly))*(?P<verb>\s\w+)?"
-    r"|\b(?:(?:is|are|was|were) (?:no longer|absent)|(?:has|have) (?:\w+ly )?(?:disappeared|resolved|been lost|vanished)"
+    r"\b(?:(?:is|are|was|were|did|do|does|has|have|had|can|could|may|might|would)(?:\s(?:also|yet|clearly|been|be))?"
+    r"\s?(?:not|n['\u2019]t)|cannot)\b(?:\s(?:be|been|have been|\w+ly))*(?P<verb>\s\w+)?"
+    r"|\b(?:(?:is|are|was|were) (?:no longer|absent)"
+    r"|(?:has|have) (?:\w+ly )?(?:disappeared|resolved|been lost|vanished)"
     r"|(?:completely|totally) (?:disappeared|resolved|regressed)|disappeared)\b|:\s*(?:none|no|absent|negative)\b"
 )
 _POSITIVE = re.compile(r"\b(?:is|are|was|were|(?:has|have) been|shows?|showed|draws?|presents?)\b")
@@ -31,12 +33,11 @@ _EXISTENTIAL = re.compile(r"\bthere\s*$")
 _RELATIVE = re.compile(r"\b(?:which|that|whose|who|where)(?:\s\w+){0,2}\s*$")
 _DOUBT = re.compile(r"(?:exclude|rule|differentiat|distinguish|characteri|discriminat|separat)")
 _UNSEEN = re.compile(r"\s(?:evaluate|assess|optimal|clear|sufficient|adequate)")
-_PRIOR = re.compile(
-    r"\s*(?:\w+\s){0,3}?(?:in|on|at) (?:the |his |her |its |any )?(?:\w+['’]s )?(?:previous|prior|old)\b"
-)
+_PRIOR = re.compile(r"\s*(?:\w+\s){0,3}?(?:in|on|at) (?:the |his |her |its |any )?(?:\w+.s )?(?:previous|prior|old)\b")
 _SEPARATOR = re.compile(r",\s*(?:and\s)?|\band\b")
 _CUE = re.compile(
-    r"\bno\b(?!\.)|\bwithout\b|\babsence of\b|\black of\b|\bfree (?:of|from)\b|\bnegative for\b|\bneither\b|\bnor\b|"
+    r"\bno\b(?!\.)|\bnot (?=without)|\bwithout\b|\babsence of\b|\black of\b|\bfree (?:of|from)\b|\bnegative for\b|"
+    r"\bneither\b|\bnor\b|"
     r"\bnone of\b|\brules? out\b|\bexclude[sd]?\b|\b(?:recommended|evaluated?|examined|checked) (?:for|in terms of)\b"
 )
 _UNCHANGED = re.compile(
@@ -107,7 +108,7 @@ def units(sentence: str) -> tuple[Unit, ...]:
         rest = rest[: aside.start()] + " " * (aside.end() - aside.start()) + rest[aside.end() :]
     out = [u for start, end in inside for u in _clause_units(lower, start, end)]
     cuts = [0, *(m.end() for m in _BREAK.finditer(rest)), len(rest)]
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in pairwise(cuts):
         if end > start or not out:
             out += _clause_units(rest, start, end)
     return tuple(out)
@@ -116,14 +117,14 @@ def units(sentence: str) -> tuple[Unit, ...]:
 def _clause_units(text: str, start: int, end: int) -> list[Unit]:
     predicates = _predicates(text, start, end)
     cuts = [start]
-    for (_, first_end, _), (second_start, _, _) in zip(predicates, predicates[1:], strict=False):
+    for (_, first_end, _), (second_start, _, _) in pairwise(predicates):
         cut = _cut_between(text, first_end, second_start, predicates[len(cuts) - 1][0])
         cuts.append(cut if cut is not None else cuts[-1])
     cuts.append(end)
     if not predicates:
         return [Unit(start, end, text[start:end], False, False, end)]
     out: list[Unit] = []
-    for (a, b), (at, _, kind) in zip(zip(cuts, cuts[1:], strict=False), predicates, strict=True):
+    for (a, b), (at, _, kind) in zip(pairwise(cuts), predicates, strict=True):
         if out and a == out[-1].start:  # no separator before this predicate: it goes on with the one before
             last = out.pop()
             kind = kind if kind != "positive" else "denied" if last.denied else "unseen" if last.unseen else kind
@@ -172,6 +173,6 @@ def _reaches(cue: re.Match[str], left: str, unit: Unit) -> bool:
         whole = unit.text[cue.end() :]
         listed = re.match(r"[^.;]*?\b(?:or|nor)\b", whole)
         stop = re.search(r"\b(?:is|are|was|were)\b", between)
-        comma = "," in between and not (listed and listed.end() > len(between))
-        return stop is None and not comma
+        after_list = between[listed.end() :] if listed else between
+        return stop is None and "," not in after_list
     return True

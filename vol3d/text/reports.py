@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import Literal, get_args
 
 import yaml
@@ -14,20 +15,30 @@ import yaml
 Section = Literal["findings", "impression", "indication", "technique", "comparison"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
 
-_HEADINGS: dict[Section, str] = {
-    "findings": r"findings?|report|description|body of report|observations?|bulgular|results?",
-    "impression": r"impressions?|conclusions?|opinion|summary|assessment|interpretation|diagnos[ie]s|diagnostic impression"
-    r"|final (?:impression|diagnosis)|sonu[çc]",
-    "indication": r"indications?(?: for (?:exam(?:ination)?|study))?|clinical (?:information|history|indications?|data|details"
-    r"|question|context|background)|reason for (?:the )?(?:exam(?:ination)?|study|test|visit)|history|clinical",
-    "technique": r"techniques?|procedure|protocol|methods?|examination|exam|scan (?:protocol|parameters)|procedure comments",
-    "comparison": r"comparisons?(?: stud(?:y|ies))?|comparison made|prior (?:stud(?:y|ies)|exams?|examinations?)|priors?"
-    r"|previous (?:stud(?:y|ies)|examinations?)|correlation",
+_HEADINGS: dict[Section, tuple[str, ...]] = {
+    "findings": ("findings?", "report", "description", "body of report", "observations?", "results?", "bulgular"),
+    "impression": (
+        "(?:diagnostic )?impressions?", "conclusions?", "opinion", "summary", "assessment", "interpretation",
+        "(?:final )?diagnos[ie]s", "final impression", "sonu\u00e7",
+    ),
+    "indication": (
+        "indications?(?: for (?:exam(?:ination)?|study))?", "history", "clinical",
+        "clinical (?:information|history|indications?|data|details|question|context|background)",
+        "reason for (?:the )?(?:exam(?:ination)?|study|test|visit)",
+    ),
+    "technique": (
+        "techniques?", "procedure(?: comments)?", "protocol", "methods?", "exam(?:ination)?",
+        "scan (?:protocol|parameters)",
+    ),
+    "comparison": (
+        "comparisons?(?: stud(?:y|ies))?", "comparison made", "priors?", "correlation",
+        "(?:prior|previous) (?:stud(?:y|ies)|exams?|examinations?)",
+    ),
 }  # fmt: skip
 _HEADING = re.compile(
-    r"(?:^|(?<=[.!?\n\"•])[ \t]*)[ \t*#_>\-\d.)]{0,6}(?:"
-    + "|".join(f"(?P<{name}>{words})" for name, words in _HEADINGS.items())
-    + r")(?:\s+and\s+(?:recommendations?|impressions?|plan))?[ \t*_]*(?::[ \t*_]*|[ \t]*(?=\n)|[ \t]+[-–][ \t]+)",
+    r"(?:^|(?<=[.!?\n\"\u2022])[ \t]*)[ \t*#_>\-\d.)]{0,6}(?:"
+    + "|".join(f"(?P<{name}>{'|'.join(words)})" for name, words in _HEADINGS.items())
+    + r")(?:\s+and\s+(?:recommendations?|impressions?|plan))?[ \t*_]*(?::[ \t*_]*|[ \t]*(?=\n)|[ \t]+[-\u2013][ \t]+)",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -39,12 +50,11 @@ _SOMETIMES_SHORT = (
 """Abbreviations that a sentence may end with: they do not end it before a small letter or a digit."""
 _ALWAYS = re.compile(r"(?:^|[\s(\"])(?:" + "|".join(map(re.escape, _ALWAYS_SHORT)) + r")$", re.IGNORECASE)
 _SOMETIMES = re.compile(r"(?:^|[\s(\"])(?:" + "|".join(_SOMETIMES_SHORT) + r")$", re.IGNORECASE)
-_END = re.compile(
-    r"(?P<mark>(?:[!?]+|[.]+(?=\s+[a-z]|[^a-z]*?[A-Z0-9İÇŞÖÜĞ•·*\"“”(\-–]|\s*$))[\"'”’)\]]*)(?=\s+[\"'“‘(\[]?[A-Z0-9İÇŞÖÜĞ•·*\-–]|(?<=[.])\s+[a-z]|\s*$|\s*[\"“”•·])"
-    r"|(?P<tight>(?<=[a-z)\]])[.](?=[A-Z][a-z]))|(?P<line>\s*\n\s*)|(?P<bullet>\s*(?:\"\"+|[•·●▪“”])\s*)"
-)
-_ITEM = re.compile(r"^\s*(?:(?:\d{1,2}|[a-hA-H])\s*[.)]\s+|\d{1,2}\s*-\s+|[-–*•·]+\s*|\"+)+")
-_ONLY_ITEM = re.compile(r"^\W*(?:\d{1,2}|[a-hA-H])?[.)\W]*$")
+_LINE = re.compile(r"\s*(?:\n|\"\"+|[\u2022\u00b7\u25cf\u25aa\u201c\u201d])\s*")
+"""What parts items: line ends, bullets, doubled quotes."""
+_STOP = re.compile(r"[.!?]+[\"')\]\u2019]*(?=\s|$)|(?<=[a-z)\]])\.(?=[A-Z][a-z])")
+_NUMBER = re.compile(r"^\W*(?:\d{1,2}|[a-h])$")
+_ITEM = re.compile(r"^\s*(?:(?:\d{1,2}|[a-hA-H])\s*[.)]\s+|\d{1,2}\s*-\s+|[-*\u2013]+\s*|\"+\s*)+")
 
 
 @dataclass(frozen=True)
@@ -62,45 +72,49 @@ def sections(report: str) -> dict[Section, str]:
     A report without headings is all findings. Parts that occur twice are joined.
     """
     marks = [(m.start(), m.end(), str(m.lastgroup)) for m in _HEADING.finditer(report)]
+    told = any(name in ("findings", "impression") for _, _, name in marks)
     out: dict[Section, str] = {}
     cuts = [(0, 0, "findings"), *marks, (len(report), len(report), "")]
-    for (_, start, name), (end, _, _) in zip(cuts, cuts[1:], strict=False):
+    for (_, start, name), (end, _, _) in pairwise(cuts):
         text = report[start:end].strip()
-        if text:
-            section = next(s for s in SECTIONS if s == name)
-            out[section] = f"{out[section]}\n{text}" if section in out else text
+        if not told and name != "findings":  # "Comparison: CT of May. The heart is ...": the rest is no comparison
+            first = next(iter(sentences(text)), "")
+            head = text.find(first) + len(first)
+            _add(out, name, text[:head])
+            name, text = "findings", text[head:].strip()
+        _add(out, name, text)
     return out
+
+
+def _add(out: dict[Section, str], name: str, text: str) -> None:
+    section = next(s for s in SECTIONS if s == name)
+    if text:
+        out[section] = f"{out[section]}\n{text}" if section in out else text
 
 
 def sentences(text: str) -> list[str]:
     """Sentences and list items, without their numbers or bullets; decimals and abbreviations do not end one."""
     out: list[str] = []
-    start = 0
-    for m in _END.finditer(text):
-        if m["mark"] and m["mark"].startswith(".") and _is_short(text, m):
-            continue
-        if m["mark"] and re.search(r"(?:^|\n|[\"•·])\s*(?:\d{1,2}|[a-h])$", text[max(0, m.start() - 4) : m.start()]):
-            continue  # the number of a list item
-        end = m.end() if m["mark"] else m.start() + (1 if m["tight"] else 0)
-        _keep(out, text[start:end])
-        start = m.end()
-    _keep(out, text[start:])
-    return out
+    for line in _LINE.split(text):
+        start = 0
+        for m in _STOP.finditer(line):
+            if not _goes_on(line, start, m):
+                out.append(line[start : m.end()])
+                start = m.end()
+        out.append(line[start:])
+    items = (_ITEM.sub("", piece.strip()).strip() for piece in out)
+    return [item for item in items if re.search(r"\w", item)]
 
 
-def _is_short(text: str, mark: re.Match[str]) -> bool:
-    """Whether the full stop belongs to an abbreviation."""
-    low = max(0, mark.start() - 8)
-    if _ALWAYS.search(text, low, mark.start()):
+def _goes_on(line: str, start: int, mark: re.Match[str]) -> bool:
+    """Whether a mark ends no sentence: abbreviation, number of a list item, question in brackets."""
+    follows = line[mark.end() :].lstrip()[:1]
+    if mark.group()[0] in "!?":
+        return bool(follows) and not (follows.isupper() or follows.isdigit())
+    low = max(start, mark.start() - 8)
+    if _ALWAYS.search(line, low, mark.start()) or _NUMBER.match(line[start : mark.start()]):
         return True
-    follows = text[mark.end() :].lstrip()[:1]
-    return (follows.islower() or follows.isdigit()) and _SOMETIMES.search(text, low, mark.start()) is not None
-
-
-def _keep(out: list[str], piece: str) -> None:
-    piece = _ITEM.sub("", piece.strip()).strip(' \t"“”')
-    if not _ONLY_ITEM.match(piece):
-        out.append(piece)
+    return (follows.islower() or follows.isdigit()) and _SOMETIMES.search(line, low, mark.start()) is not None
 
 
 @dataclass(frozen=True)
