@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from preprocessing.suv import refuse_unlike_suv, suvbw, suvbw_factors
-from vol3d.errors import UnitError
+from preprocessing.options import PetSupplement, ReadOptions
+from preprocessing.suv import refuse_unlike_suv, suv_factors, suvbw, suvbw_factors
+from preprocessing.suv_header import metadata, supplemented
+from preprocessing.suv_nuclides import nuclide_in
+from vol3d.errors import ConfigError, UnitError
 
 F18 = 6586.2
 CASES = (
@@ -227,3 +230,198 @@ def test_plain_files_that_are_no_suv():
     ):
         with pytest.raises(UnitError, match=message):
             refuse_unlike_suv(array, bits=bits, scaled=False)
+
+
+# -- the rest of the matrix ------------------------------------------------------------------------------------------
+
+
+def factors(**changes):
+    return suvbw_factors([image(**changes)])
+
+
+def test_ge_scan_time_of_another_clock():
+    later = {"SeriesTime": "114500", "GEPrivatePostInjectionDateTime": "20240102135800.00"}
+    with pytest.raises(UnitError, match=r"GE's private scan time .* found it 2\.97 h from it"):
+        factors(**later)
+
+
+def test_ge_administration_time_stands_in():
+    changes = {"RadiopharmaceuticalStartTime": None, "RadiopharmaceuticalStartDateTime": None}
+    found = factors(**changes, GEPrivateAdministrationDateTime="20240102095000.00")
+    assert found == pytest.approx([expected(4200)], rel=1e-12)
+
+
+def test_start_time_and_date_time_that_differ_are_noted():
+    found = suvbw([image(RadiopharmaceuticalStartTime="103000")])
+    assert found.factors == pytest.approx([expected(3600)], rel=1e-12)
+    assert found.notes[0] == "suv: RadiopharmaceuticalStartDateTime used; RadiopharmaceuticalStartTime is 30 min off"
+
+
+def test_tracer_of_days_needs_the_date_of_injection():
+    zirconium = {"RadionuclideHalfLife": 282276, "Radionuclide": "^89^Zirconium"}
+    with pytest.raises(UnitError, match=r"half-life of 78\.4 h, found a time without its date"):
+        factors(**zirconium, RadiopharmaceuticalStartDateTime=None)
+    (found,) = factors(**zirconium, RadiopharmaceuticalStartDateTime="20231230100000")
+    assert found == pytest.approx(70e3 / (350e6 * 2 ** (-(3 * 86400 + 3600) / 282276)), rel=1e-12)
+
+
+def test_decay_correction_time_of_an_enhanced_pet_needs_no_series_time():
+    found = suvbw([image(SeriesTime=None, DecayCorrectionDateTime="20240102103000")])
+    assert found.factors == pytest.approx([expected(1800)], rel=1e-12)
+    assert "decay correction time" in found.rule
+
+
+@pytest.mark.parametrize(
+    ("name", "nuclide"),
+    [("^18^Fluorine", "F-18"), ("F^18^", "F-18"), ("Fluorodeoxyglucose F^18^", "F-18"), ("18F-FDG", "F-18"),
+     ("FDG -- fluorodeoxyglucose", None), ("[68Ga]Ga-PSMA-11", "Ga-68"), ("Gallium 68", "Ga-68"),
+     ("PSMA-1007 F-18", "F-18"), ("C-11 Choline", "C-11"), ("82Rb", "Rb-82"), ("Tc-94m", "Tc-94m"), ("", None),
+     ("Solution", None)],
+)  # fmt: skip
+def test_names_of_radionuclides(name, nuclide):
+    assert nuclide_in(name) == nuclide
+
+
+@pytest.mark.parametrize(
+    ("half_life", "names", "message"),
+    [
+        (4062.6, {"Radionuclide": "^18^Fluorine"}, "of F-18, 6586.2 s, found 4062.6: tracer and half-life contradict"),
+        (6586.2, {"Radiopharmaceutical": "68Ga-PSMA"}, r"of Ga-68, 4062\.6 s"),
+        (109.8, {}, r"found 109\.8 \(in minutes it would be F-18's\)"),
+        (5000.0, {}, "none has it"),
+    ],
+)
+def test_half_life_that_does_not_fit(half_life, names, message):
+    with pytest.raises(UnitError, match=message):
+        factors(RadionuclideHalfLife=half_life, **names)
+
+
+def test_half_lives_as_headers_round_them():
+    for seconds, name in ((6588, "^18^Fluorine"), (6582.0, "F-18"), (4080, "68Ga"), (76.4, "^82^Rubidium"), (6586, "")):
+        start = "20240102105900"  # a minute before
+        (found,) = factors(RadionuclideHalfLife=seconds, Radionuclide=name, RadiopharmaceuticalStartDateTime=start)
+        assert found == pytest.approx(70e3 / (350e6 * 2 ** (-60 / seconds)), rel=1e-12)
+
+
+def test_a_nuclide_that_is_not_in_the_table_is_taken():
+    (found,) = factors(RadionuclideHalfLife=5000, Radionuclide="^201^Unobtainium")
+    assert found == pytest.approx(70e3 / (350e6 * 2 ** (-3600 / 5000)), rel=1e-12)
+
+
+@pytest.mark.parametrize("units", ["BQML", "CNTS", "GML"])
+def test_no_unit_excuses_missing_attenuation_correction(units):
+    with pytest.raises(UnitError, match="attenuation-corrected"):
+        factors(Units=units, CorrectedImage="DECY\\NORM", PhilipsPETPrivateGroup={"SUVScaleFactor": 1e-3})
+
+
+@pytest.mark.parametrize("kind", ["LBM", "BSA", "IBW", "LBMJANMA", "LBMJAMES128"])
+def test_stored_suv_of_another_kind_is_not_suvbw(kind):
+    with pytest.raises(UnitError, match=f"SUVType .* found {kind}: not SUV by body weight"):
+        factors(Units="GML", SUVType=kind)
+
+
+@pytest.mark.parametrize("units", ["PROPCPS", "PROPCNTS", "1CM", "PCNT", "MLMINML", "CM2ML", "STDDEV"])
+def test_units_that_lead_nowhere(units):
+    with pytest.raises(UnitError, match=f"found '{units}': no rule leads"):
+        factors(Units=units)
+
+
+MAN = {"PatientSize": 1.8, "PatientSex": "M", "PatientWeight": 80}
+WOMAN = {"PatientSize": 1.6, "PatientSex": "F", "PatientWeight": 60}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "grams"),
+    [
+        (MAN, "lbm", 9270e3 * 80 / (6680 + 216 * 80 / 1.8**2)),  # 61.73 kg
+        (WOMAN, "lbm", 9270e3 * 60 / (8780 + 244 * 60 / 1.6**2)),  # 38.36 kg
+        (MAN, "bsa", 0.007184 * 80**0.425 * 180**0.725 * 1e4),  # 1.9964 m2, in cm2
+        (MAN, "ibw", (48.0 + 1.06 * 28) * 1e3),
+        (WOMAN, "ibw", (45.5 + 0.91 * 8) * 1e3),
+        (MAN, "bw", 80e3),
+    ],
+)
+def test_other_normalisations(body, kind, grams):
+    (found,) = suv_factors([image(**body)], kind)
+    assert found == pytest.approx(grams / (350e6 * 2 ** (-3600 / F18)), rel=1e-12)
+    note = suvbw([image(**body)]).notes[-1]
+    if kind != "bw":
+        factor = grams / (body["PatientWeight"] * 1e3)
+        assert f"SUV{kind} = {factor:.6g} x SUVbw" in note
+
+
+def test_lean_body_mass_by_hand():
+    assert suv_factors([image(**MAN, DecayCorrection="ADMIN")], "lbm")[0] * 350e6 == pytest.approx(61731.41, rel=1e-6)
+
+
+def test_stored_suv_of_the_wanted_kind():
+    assert suv_factors([image(Units="GML", SUVType="LBMJANMA")], "lbm") == [1.0]
+    with pytest.raises(UnitError, match="found LBM:"):  # by which formula?
+        suv_factors([image(Units="GML", SUVType="LBM", **MAN)], "lbm")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"PatientSize": None}, "PatientSize .* found none; supply height_m"),
+        ({"PatientSize": 0}, "found 0: supply height_m"),
+        ({"PatientSize": 180}, "found 180: probably in cm; supply height_m"),
+        ({"PatientSex": "O"}, "M or F for SUVlbm, found O; supply sex"),
+        ({"PatientSex": None}, "found none; supply sex"),
+    ],
+)
+def test_a_body_that_is_not_known(changes, message):
+    with pytest.raises(UnitError, match=message):
+        suv_factors([image(**(MAN | changes))], "lbm")
+    assert suvbw_factors([image(**(MAN | changes))])  # SUVbw does not need it
+
+
+SUPPLEMENT = PetSupplement(weight_kg=90, dose_bq=2e8, injected="10:30:00")
+
+
+def test_supplied_values_stand_in():
+    lacking = image(PatientWeight=0, RadionuclideTotalDose=None, RadiopharmaceuticalStartDateTime="20200101100000")
+    found = suvbw(supplemented([lacking], SUPPLEMENT.attributes()))
+    assert found.factors == pytest.approx([90e3 / (2e8 * 2 ** (-1800 / F18))], rel=1e-12)
+    (note,) = found.notes
+    assert note == (
+        "suv: supplied by the user: PatientWeight, RadionuclideTotalDose, RadiopharmaceuticalStartTime, "
+        "RadiopharmaceuticalStartDateTime"
+    )
+    dated = PetSupplement(injected="2024-01-01 23:00:00").attributes()
+    assert suvbw(supplemented([image()], dated)).factors == pytest.approx([expected(12 * 3600)], rel=1e-12)
+
+
+def test_a_scanners_own_suv_cannot_follow_what_is_supplied():
+    both = {"SUVScaleFactor": 7e-4, "ActivityConcentrationScaleFactor": 2.0}
+    supplied = {"PatientWeight": 90.0}
+    (found,) = suvbw(supplemented([image(Units="CNTS", PhilipsPETPrivateGroup=both)], supplied)).factors
+    assert found == pytest.approx(2 * expected(3600) * 90 / 70, rel=1e-12)
+    with pytest.raises(UnitError, match=r"activity factor .* to go with what was supplied \(PatientWeight\)"):
+        suvbw(supplemented([image(Units="CNTS", PhilipsPETPrivateGroup={"SUVScaleFactor": 7e-4})], supplied))
+    with pytest.raises(UnitError, match="stored as SUVbw: the scanner used its own"):
+        suvbw(supplemented([image(Units="GML")], supplied))
+    assert suvbw(supplemented([image(Units="GML")], {"PatientSize": 1.8})).factors == (1.0,)
+
+
+@pytest.mark.parametrize("injected", ["half past ten", "2024-01-02", "10", "2024-01 10:30:00", "630"])
+def test_injection_times_that_are_none(injected):
+    with pytest.raises(ConfigError, match="injected: expected"):
+        ReadOptions(pet=PetSupplement(injected=injected))
+
+
+def test_private_attributes_by_creator_and_without_their_type():
+    from pydicom.dataset import Dataset
+
+    header = Dataset()
+    header.add_new((0x7053, 0x0010), "LO", "SOMEBODY ELSE")
+    header.add_new((0x7053, 0x1000), "DS", "9")
+    header.add_new((0x7053, 0x0011), "LO", "Philips PET Private Group")
+    header.add_new((0x7053, 0x1100), "UN", b"0.000728 ")
+    header.add_new((0x0009, 0x0010), "LO", "GEMS_PETD_01")
+    header.add_new((0x0009, 0x100D), "DT", "20240102105800.00")
+    header.add_new((0x0009, 0x103B), "DT", "20240102100000.00")
+    found = metadata(header)
+    assert found["PhilipsPETPrivateGroup"] == {"SUVScaleFactor": "0.000728"}
+    assert str(found["GEPrivatePostInjectionDateTime"]) == "20240102105800.00"
+    assert str(found["GEPrivateAdministrationDateTime"]) == "20240102100000.00"

@@ -227,8 +227,11 @@ def _step_faults(frames: Sequence[Frame], along: Array, rounding: float) -> tupl
         return None, False
     smallest = float(steps.min())
     whole = np.rint(steps / smallest)
-    found = f"steps between slices of {_summary(steps)} mm"
-    if whole.max() > 1 and np.abs(steps - whole * smallest).max() <= tolerance * whole.max():
+    found = f"steps between slices of {step_summary(steps)} mm"
+    if (
+        whole.max() > 1
+        and (np.abs(steps - whole * smallest) <= rounding + whole * (ROUNDING_MM + STEP_TOLERANCE * smallest)).all()
+    ):
         gap = int(whole.argmax())
         missing = int(whole.sum()) - len(steps)
         return (
@@ -242,7 +245,7 @@ def _step_faults(frames: Sequence[Frame], along: Array, rounding: float) -> tupl
     )
 
 
-def _summary(steps: Array) -> str:
+def step_summary(steps: Array) -> str:
     """Distinct steps in their order of frequency, to 0.01 mm."""
     values, counts = np.unique(np.round(steps, 2), return_counts=True)
     most = np.argsort(-counts, kind="stable")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vol3d.dicom.geometry import Layout, lps_grid
+from vol3d.dicom.geometry import Layout, lps_grid, step_summary
 from vol3d.geometry import Grid
 from vol3d.types import Array
 
@@ -62,7 +62,10 @@ def straighten(layout: Layout, *, tilt: bool, spacing: bool) -> Straight | None:
     along = layout.along_mm
     if layout.uneven:
         along = _even(layout.along_mm)
-        notes.append(f"uneven steps resampled linearly to {along[1]:.4g} mm, {len(along)} slices: {layout.uneven}")
+        steps = step_summary(np.diff(layout.along_mm))
+        notes.append(
+            f"steps of {steps} mm resampled linearly to {along[1]:.4g} mm: {len(along)} slices from {layout.shape[0]}"
+        )
     elif layout.tilt:
         along = np.linspace(0.0, layout.along_mm[-1], len(layout.along_mm))
     origin = layout.origin_mm + layout.column * rows[0] * layout.spacing_mm[0]
