@@ -4,10 +4,13 @@ import json
 import os
 import shutil
 import socket
+import socketserver
+import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,21 +112,22 @@ def _orthanc(folder: Path, tls: bool) -> Iterator[Orthanc]:
         pytest.skip("Orthanc and its DICOMweb plugin are not installed: make setup-system")
     http, dicom, mover = _free_ports(3)
     user, password = "tester", "correct horse"
-    files = _certificates(folder) if tls else {"ca": "", "cert": "", "key": "", "both": ""}
+    files = _certificates(folder) if tls else {"ca": "", "cert": "", "key": ""}
     settings = {
         "Name": "test", "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"),
         "Plugins": [str(plugin)], "HttpPort": http, "DicomPort": dicom, "DicomAet": "ORTHANC",
         "DicomCheckCalledAet": True, "RemoteAccessAllowed": False, "AuthenticationEnabled": True,
         "RegisteredUsers": {user: password}, "DicomAlwaysAllowFind": True, "DicomAlwaysAllowGet": True,
         "DicomAlwaysAllowMove": True, "DicomModalities": {"vol3d": ["VOL3D", "127.0.0.1", mover]},
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "Ssl": tls}, "SslEnabled": tls, "DicomTlsEnabled": tls,
-        "SslCertificate": files["both"], "DicomTlsCertificate": files["cert"], "DicomTlsPrivateKey": files["key"],
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "Ssl": tls}, "DicomTlsEnabled": tls,
+        "DicomTlsCertificate": files["cert"], "DicomTlsPrivateKey": files["key"],
         "DicomTlsTrustedCertificates": files["ca"],
     }  # fmt: skip
     (folder / "orthanc.json").write_text(json.dumps(settings))
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([program, folder / "orthanc.json"], stdout=log, stderr=log)
-    scheme = "s" if tls else ""
+    front = _TlsFront(http, files["cert"], files["key"]) if tls else None
+    scheme, http = ("s", front.server_address[1]) if front else ("", http)
     server = Orthanc(
         f"dicom{scheme}://ORTHANC@127.0.0.1:{dicom}", f"http{scheme}://127.0.0.1:{http}/dicom-web", dicom,
         user, password, files["ca"], files["cert"], files["key"], mover,
@@ -134,6 +138,45 @@ def _orthanc(folder: Path, tls: bool) -> Iterator[Orthanc]:
     finally:
         process.terminate()
         process.wait(30)
+        if front:
+            front.shutdown()
+            front.server_close()
+
+
+class _TlsFront(socketserver.ThreadingTCPServer):
+    """TLS before Orthanc's HTTP, as a reverse proxy would do it: Debian's Orthanc 1.10.1 dies of an HTTPS request."""
+
+    daemon_threads = True
+
+    def __init__(self, upstream: int, certificate: str, key: str) -> None:
+        self.upstream = upstream
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.context.load_cert_chain(certificate, key)
+        super().__init__(("127.0.0.1", 0), _Forward)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Forward(socketserver.BaseRequestHandler):
+    server: _TlsFront
+
+    def handle(self) -> None:
+        with (
+            suppress(OSError),
+            socket.create_connection(("127.0.0.1", self.server.upstream)) as inner,
+            self.server.context.wrap_socket(self.request, server_side=True) as outer,
+        ):
+            back = threading.Thread(target=_pump, args=(inner, outer), daemon=True)
+            back.start()
+            _pump(outer, inner)
+            back.join()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while content := source.recv(65536):
+            target.sendall(content)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
 
 
 def _wait(server: Orthanc, process: subprocess.Popen, log: Path) -> None:
@@ -159,9 +202,7 @@ def _free_ports(count: int) -> list[int]:
 
 def _certificates(folder: Path) -> dict[str, str]:
     """An authority and a certificate of 127.0.0.1 signed by it, used at both ends."""
-    ca, ca_key, cert, key, request, both = (
-        str(folder / n) for n in ("ca.pem", "ca.key", "cert.pem", "cert.key", "cert.csr", "both.pem")
-    )
+    ca, ca_key, cert, key, request = (str(folder / n) for n in ("ca.pem", "ca.key", "cert.pem", "cert.key", "cert.csr"))
     (folder / "san").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
     fresh = ["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj"]
     for command in (
@@ -171,5 +212,4 @@ def _certificates(folder: Path) -> dict[str, str]:
          "-extfile", str(folder / "san"), "-out", cert],
     ):  # fmt: skip
         subprocess.run(command, check=True, capture_output=True)
-    Path(both).write_text(Path(key).read_text() + Path(cert).read_text())
-    return {"ca": ca, "cert": cert, "key": key, "both": both}
+    return {"ca": ca, "cert": cert, "key": key}

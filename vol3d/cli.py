@@ -41,6 +41,7 @@ def main(args: list[str] | None = None) -> None:
         "dicomweb_client",
     ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("retrying").setLevel(logging.ERROR)  # dicomweb-client's: a traceback for each failed request
     try:
         app(args)
     except Vol3dError as error:

@@ -33,7 +33,10 @@ class WebLink:
             self._session.headers["Authorization"] = f"Bearer {access.token}"
         elif access.user:
             self._session.auth = (access.user, access.password)
-        self._session.verify = access.ca or True
+        if access.ca:  # REQUESTS_CA_BUNDLE would go before it, unless the environment is read here
+            self._session.trust_env = False
+            self._session.proxies = requests.utils.get_environ_proxies(str(peer))
+            self._session.verify = access.ca
         if access.certificate:
             self._session.cert = (access.certificate, access.key) if access.key else access.certificate
         if peer.tls:

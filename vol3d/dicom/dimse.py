@@ -175,7 +175,7 @@ class DimseLink:
             self._peer.aet,
             ext_neg=extended,
             tls_args=(self._access.tls(), self._peer.host) if self._peer.tls else None,
-            evt_handlers=list(handlers),
+            evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay), *handlers],
         )
         if association.is_established:
             return association
@@ -267,6 +267,11 @@ class DimseLink:
         known = {0xA801: f": it does not know our AE title {self._calling} as a destination", 0x0124: ": not allowed"}
         fault = BusyError if 0xA700 <= code < 0xA800 and code != 0xA801 else NetworkError
         raise fault(f"expected {self._peer} to answer {what}, found status {code:04X}H{known.get(code, '')}")
+
+
+def _without_delay(event: Any) -> None:
+    """A C-STORE is a small message before a large one: Nagle's algorithm would hold each object up for 40 ms."""
+    event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _query(level: str, study_uid: str, series_uid: str, uid: str | list[str] | None = None) -> Dataset:
