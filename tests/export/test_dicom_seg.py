@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from scipy.spatial.transform import Rotation
 
 from preprocessing.phantom_scan import is_left_handed

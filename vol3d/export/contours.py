@@ -77,15 +77,16 @@ def _area(loop: list[Corner]) -> float:
 
 def _with_holes(outline: list[Corner], holes: list[list[Corner]]) -> Array:
     """Joins holes from left to right, each by a channel to the boundary left of its leftmost corner."""
-    polygon = outline
+    polygon = np.array(outline)
     for hole in sorted(holes, key=lambda loop: min((c, r) for r, c in loop)):
         first = min(range(len(hole)), key=lambda i: (hole[i][1], hole[i][0]))
         row, column = hole[first]
-        best, where = -1, -1
-        for i, (a, b) in enumerate(zip(polygon, [*polygon[1:], polygon[0]], strict=True)):
-            if a[1] == b[1] and best < a[1] < column and min(a[0], b[0]) <= row <= max(a[0], b[0]):
-                best, where = a[1], i
-        join = (row, best)
-        polygon = [*polygon[: where + 1], join, *hole[first:], *hole[: first + 1], join, *polygon[where + 1 :]]
-    kept = [p for p, q in zip(polygon, [polygon[-1], *polygon[:-1]], strict=True) if p != q]
-    return np.array(kept, np.float64)
+        (from_row, from_column), (to_row, to_column) = polygon.T, np.roll(polygon, -1, axis=0).T
+        met = (from_column == to_column) & (from_column < column)
+        met &= (np.minimum(from_row, to_row) <= row) & (row <= np.maximum(from_row, to_row))
+        where = int(np.where(met, from_column, -1).argmax())
+        join = (row, int(from_column[where]))
+        detour = np.array([join, *hole[first:], *hole[: first + 1], join])
+        polygon = np.concatenate([polygon[: where + 1], detour, polygon[where + 1 :]])
+    moved = (polygon != np.roll(polygon, 1, axis=0)).any(axis=1)
+    return polygon[moved].astype(np.float64)

@@ -1,0 +1,73 @@
+"""A structure gets its code only if it is what the phrase names as a whole."""
+
+import csv
+from importlib.resources import files
+
+import pytest
+
+from vol3d.export.coding import PRIVATE_SCHEME, codes_for, one_line
+from vol3d.text.organs import structures
+
+
+@pytest.mark.parametrize(
+    ("phrase", "kind", "side"),
+    [
+        ("left kidney", "64033007", "Left"), ("Kidney on the RIGHT", "64033007", "Right"),
+        ("kidney_left", "64033007", "Left"), ("the whole liver", "10200004", None), ("T12 vertebra", "23215003", None), ("rib_left_3", "25888004", "Left"),
+        ("right lung", "39607008", "Right"), ("lung_middle_lobe_right", "72481006", None),
+        ("urinary bladder", "89837001", None),
+    ],
+)  # fmt: skip
+def test_structures(phrase, kind, side):
+    found = codes_for(phrase)
+    assert (found.category.meaning, found.kind.value, found.kind.scheme_designator) == (
+        "Anatomical Structure",
+        kind,
+        "SCT",
+    )
+    assert (found.modifier.meaning if found.modifier else None) == side
+    assert found.site is None
+
+
+@pytest.mark.parametrize(
+    ("phrase", "kind", "site", "side"),
+    [
+        ("FDG-avid nodule in the right lung", "Nodule", "Lung", "Right"),
+        ("hepatic metastases", "Metastasis", "Liver", None),
+        ("cyst of the left kidney", "Cyst", "Kidney", "Left"), ("tumour", "Neoplasm", None, None),
+    ],
+)  # fmt: skip
+def test_lesions_keep_their_organ_as_a_site(phrase, kind, site, side):
+    found = codes_for(phrase)
+    assert (found.category.value, found.kind.meaning) == ("49755003", kind)
+    assert (found.site.region.meaning if found.site else None) == site
+    assert (found.site.modifier.meaning if found.site and found.site.modifier else None) == side
+
+
+def test_anything_else_is_a_private_code_that_says_the_phrase():
+    found = codes_for("thickened wall of the left kidney")
+    assert found.kind.scheme_designator == PRIVATE_SCHEME
+    assert found.kind.meaning == "thickened wall of the left kidney"
+    assert len(found.kind.value) <= 16
+    assert found.site.region.meaning == "Kidney"
+    assert codes_for("Thickened  wall of the left kidney").kind.value == found.kind.value
+    assert codes_for("thickened wall of the right kidney").kind.value != found.kind.value
+
+
+def test_every_structure_with_one_class_has_a_code():
+    missing = {s.name for s in structures().values() for p in s.phrases if codes_for(p).kind.scheme_designator != "SCT"}
+    assert missing <= {"spine"}  # no SNOMED row of its own
+
+
+def test_every_row_of_the_table_is_found_by_its_name():
+    rows = list(csv.DictReader((files("vol3d.export") / "codes" / "structures.csv").read_text().splitlines()))
+    assert len(rows) > 400
+    for row in rows:
+        assert codes_for(row["name"]).kind.value == row["type"], row["name"]
+
+
+def test_one_line():
+    assert one_line("a\\b\n c\x07d") == "a/b c d"
+    assert one_line("x" * 65) == "x" * 61 + "..."
+    assert one_line("é" * 32) == "é" * 32
+    assert one_line("é" * 33) == "é" * 30 + "..."
