@@ -11,6 +11,7 @@ from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 
+from preprocessing.options import PetSupplement, ReadOptions
 from preprocessing.reading import read_image
 from vol3d.errors import GeometryError, ReadError, UnitError
 from vol3d.types import AIR_HU
@@ -484,6 +485,134 @@ def test_philips_private_factor_in_any_block(tmp_path):
     reading = read_image(save(tmp_path, datasets), "pet")
     np.testing.assert_allclose(reading.volume.array_ZYX[:, 0, 0], ACTIVITY * 0.002, rtol=1e-6)
     assert reading.notes == ("suv: counts x Philips SUV factor",)
+
+
+def as_legacy(datasets, cls):
+    """Converted by highdicom, which wants more of the header than we do."""
+    for d in datasets:
+        d.StudyInstanceUID, d.StudyID, d.StudyDate, d.StudyTime = "1.2.8", "1", "20240102", "105000"
+        d.PatientBirthDate, d.PatientSex, d.AccessionNumber, d.SeriesNumber = "", "", "", 1
+        d.Manufacturer, d.ContentDate, d.ContentTime = "x", "20240102", "110000"
+        d.ReferringPhysicianName, d.PositionReferenceIndicator = "", ""
+    return cls(datasets[::-1], "1.2.3.77", 2, "1.2.3.78", 1)
+
+
+@pytest.mark.parametrize("decay", ["START", "NONE"])
+def test_legacy_converted_enhanced_pet_equals_its_single_frames(tmp_path, decay):
+    from highdicom.legacy import LegacyConvertedEnhancedPETImage
+
+    datasets = pet_series(DecayCorrection=decay, CorrectedImage=["ATTN"] + ["DECY"] * (decay == "START"))
+    single = read_image(save(tmp_path / "single", datasets), "pet")
+    (tmp_path / "multi").mkdir()
+    as_legacy(datasets, LegacyConvertedEnhancedPETImage).save_as(tmp_path / "multi" / "volume")
+    multi = read_image(tmp_path / "multi", "pet")
+    np.testing.assert_allclose(multi.volume.array_ZYX, single.volume.array_ZYX, rtol=1e-6)
+    assert multi.volume.grid.same_as(single.volume.grid, 1e-6)
+    assert multi.notes == single.notes
+
+
+def enhanced_pet(unit="Bq/ml", slope=2.0, **tags):
+    """Five frames of Enhanced PET: values by Real World Value Mapping, decay-corrected to a stated moment."""
+    d = slice_(np.zeros((ROWS, COLUMNS), np.uint16), 0, 1, modality="PT")
+    d.SOPClassUID = d.file_meta.MediaStorageSOPClassUID = uids.EnhancedPETImageStorage
+    del d.ImagePositionPatient, d.ImageOrientationPatient, d.PixelSpacing, d.RescaleSlope, d.RescaleIntercept
+    isotope = Dataset()
+    isotope.RadiopharmaceuticalStartDateTime, isotope.RadionuclideTotalDose = "20240102100000", 350e6
+    isotope.RadionuclideHalfLife = 6586.2
+    d.RadiopharmaceuticalInformationSequence = Sequence([isotope])
+    d.PatientWeight, d.DecayCorrected, d.AttenuationCorrected = 70, "YES", "YES"
+    d.DecayCorrectionDateTime, d.AcquisitionDateTime = "20240102110000", "20240102110000"
+    groups = []
+    for i in range(5):
+        g, place, mapped, code, content = (Dataset() for _ in range(5))
+        place.ImagePositionPatient = [0, 0, 3.0 * i]
+        code.CodeValue, code.CodingSchemeDesignator = unit, "UCUM"
+        mapped.RealWorldValueSlope, mapped.RealWorldValueIntercept = slope * (i + 1), 0.0
+        mapped.MeasurementUnitsCodeSequence = Sequence([code])
+        content.FrameAcquisitionDateTime = f"202401021{'10000' if i < 3 else '10300'}"
+        content.FrameAcquisitionDuration = 180000.0
+        g.PlanePositionSequence, g.FrameContentSequence = Sequence([place]), Sequence([content])
+        g.RealWorldValueMappingSequence = Sequence([mapped])
+        groups.append(g)
+    shared, orientation, measures, plain = (Dataset() for _ in range(4))
+    orientation.ImageOrientationPatient, measures.PixelSpacing = [1, 0, 0, 0, 1, 0], [4, 4]
+    plain.RescaleSlope, plain.RescaleIntercept, plain.RescaleType = 1, 0, "US"
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = Sequence([orientation]), Sequence([measures])
+    shared.PixelValueTransformationSequence = Sequence([plain])
+    d.NumberOfFrames, d.PerFrameFunctionalGroupsSequence = 5, Sequence(groups)
+    d.SharedFunctionalGroupsSequence = Sequence([shared])
+    d.PixelData = np.full((5, ROWS, COLUMNS), 1000, np.uint16).tobytes()
+    for keyword, value in tags.items():
+        setattr(d, keyword, value)
+    return d
+
+
+LEFT = 2 ** (-3600 / 6586.2)
+
+
+def test_enhanced_pet_by_its_real_world_values(tmp_path):
+    reading = read_image(save(tmp_path, [enhanced_pet()]), "pet")
+    expected = 1000 * 2.0 * np.arange(1, 6) * 70e3 / (350e6 * LEFT)
+    np.testing.assert_allclose(reading.volume.array_ZYX[:, 1, 1], expected, rtol=1e-6)
+    assert reading.notes == ("suv: BQML, START, reference = decay correction time",)
+
+
+def test_enhanced_pet_that_is_not_decay_corrected(tmp_path):
+    """Each frame decays to its own mean, from its own start."""
+    out = read_image(save(tmp_path, [enhanced_pet(DecayCorrected="NO")]), "pet").volume.array_ZYX[:, 0, 0]
+    rate = np.log(2) / 6586.2
+    mean_of_frame = (1 - np.exp(-rate * 180)) / (rate * 180)
+    start = np.array([3600] * 3 + [3780] * 2)
+    expected = 2000 * np.arange(1, 6) / mean_of_frame / np.exp(-rate * start) * 70e3 / 350e6
+    np.testing.assert_allclose(out, expected, rtol=1e-6)
+
+
+def test_enhanced_pet_in_suv(tmp_path):
+    reading = read_image(save(tmp_path, [enhanced_pet("g/ml{SUVbw}", 0.001)]), "pet")
+    np.testing.assert_allclose(reading.volume.array_ZYX[:, 0, 0], np.arange(1, 6), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("unit", "tags", "message"),
+    [
+        ("g/ml{SUVlbm}", {}, "Units .* found none"),
+        ("Bq/ml", {"AttenuationCorrected": "NO"}, "attenuation-corrected"),
+        ("Bq/ml", {"DecayCorrected": ""}, "DecayCorrection .* found none"),
+        ("Bq/ml", {"DecayCorrectionDateTime": ""}, "DecayCorrection .* found none"),
+    ],
+)
+def test_enhanced_pet_that_does_not_say(tmp_path, unit, tags, message):
+    with pytest.raises(UnitError, match=message):
+        read_image(save(tmp_path, [enhanced_pet(unit, **tags)]), "pet")
+
+
+@pytest.mark.parametrize("syntax", [uids.RLELossless, uids.JPEG2000Lossless, uids.JPEGLSLossless], ids=str)
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_every_codec_keeps_sign_and_bits(tmp_path, syntax, signed, bits):
+    hu = ct_hu(3)
+    intercept = 0 if signed else -1024
+    stored = (hu.astype(np.int32) - intercept).astype(np.int16 if signed else np.uint16)
+    tags = {"BitsStored": bits, "HighBit": bits - 1, "PixelRepresentation": int(signed)}
+    datasets = [slice_(s, i, i + 1, intercept=intercept, **tags) for i, s in enumerate(stored)]
+    for d in datasets:
+        d.compress(syntax, generate_instance_uid=False)
+    np.testing.assert_array_equal(read_image(save(tmp_path, datasets), "ct").volume.array_ZYX, hu)
+
+
+def test_high_bit_elsewhere(tmp_path):
+    datasets = ct_series(ct_hu(3), BitsStored=12, HighBit=15)
+    with pytest.raises(ReadError, match=r"HighBit .* one less than BitsStored 12, found 15"):
+        read_image(save(tmp_path, datasets), "ct")
+
+
+def test_pet_values_supplied_by_the_user(tmp_path):
+    folder = save(tmp_path, pet_series(PatientWeight=0))
+    options = ReadOptions(pet=PetSupplement(weight_kg=80, height_m=1.8, sex="M"))
+    reading = read_image(folder, "pet", options=options)
+    np.testing.assert_allclose(reading.volume.array_ZYX[:, 0, 0], ACTIVITY * 80e3 / (350e6 * LEFT), rtol=1e-6)
+    assert "suv: supplied by the user: PatientWeight, PatientSize, PatientSex" in reading.notes
+    assert any(note.startswith("SUVlbm = 0.771") for note in reading.notes)
 
 
 def test_dynamic_pet_is_refused(tmp_path):
