@@ -42,6 +42,8 @@ def main(args: list[str] | None = None) -> None:
     ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("retrying").setLevel(logging.ERROR)  # dicomweb-client's: a traceback for each failed request
+    for telltale in ("pydicom", "highdicom"):  # quote invalid values, names of patients among them
+        logging.getLogger(telltale).setLevel(logging.CRITICAL)
     try:
         app(args)
     except Vol3dError as error:

@@ -13,7 +13,8 @@ from vol3d.text.organs import structures
     ("phrase", "kind", "side"),
     [
         ("left kidney", "64033007", "Left"), ("Kidney on the RIGHT", "64033007", "Right"),
-        ("kidney_left", "64033007", "Left"), ("the whole liver", "10200004", None), ("T12 vertebra", "23215003", None), ("rib_left_3", "25888004", "Left"),
+        ("kidney_left", "64033007", "Left"),
+        ("the whole liver", "10200004", None), ("T12 vertebra", "23215003", None), ("rib_left_3", "25888004", "Left"),
         ("right lung", "39607008", "Right"), ("lung_middle_lobe_right", "72481006", None),
         ("urinary bladder", "89837001", None),
     ],
