@@ -106,3 +106,15 @@ def test_study_folder(tmp_path, data_dir):
     a, b = (read_image(plain.ct, "ct", options=o) for o in (ReadOptions(), found.reading))
     np.testing.assert_array_equal(a.volume.array_ZYX, b.volume.array_ZYX)  # a sound series is not touched
     assert a.notes == b.notes
+
+
+@pytest.mark.parametrize("page", ["dicom-geometry", "suv"])
+def test_files_in_the_docs_are_read(tmp_path, page):
+    from pathlib import Path
+
+    text = (Path(__file__).parents[2] / f"docs/how-to/{page}.md").read_text()
+    blocks = text.split("```yaml\n")[1:]
+    assert blocks
+    for block in blocks:
+        (tmp_path / "a.yaml").write_text(block.split("```")[0])
+        assert load_options(tmp_path / "a.yaml") != ReadOptions()
