@@ -9,31 +9,21 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pydicom
-from pydicom import uid as uids
-from pydicom.pixels import pixel_array
 
 from preprocessing import suv
+from preprocessing.decode import decoded, is_lossy
 from preprocessing.hu import pack, require_finite, to_hu
 from preprocessing.options import DEFAULT, PetSupplement, ReadOptions
 from preprocessing.suv_header import metadata, supplemented
 from vol3d.dicom.frames import Frame, frames_of, numbers
 from vol3d.dicom.geometry import layout_of
 from vol3d.dicom.listing import without_names
-from vol3d.dicom.series import PARSE_ERRORS, Scan, scan, select_series
+from vol3d.dicom.series import Scan, scan, select_series
 from vol3d.dicom.straighten import straighten
 from vol3d.errors import ReadError, UnitError
 from vol3d.geometry import Grid
 from vol3d.types import Array, Zyx
 from vol3d.volume import FILL
-
-_DECODERS = {uids.RLELossless: "pydicom", uids.JPEGLSLossless: "pyjpegls", uids.JPEGLSNearLossless: "pyjpegls"}
-"""Named, so that what else happens to be installed does not change the pixels; JPEG and JPEG 2000 go to pylibjpeg."""
-
-_LOSSY = (
-    uids.JPEGBaseline8Bit, uids.JPEGExtended12Bit, uids.JPEGLSNearLossless, uids.JPEG2000, uids.JPEG2000MC, uids.HTJ2K,
-)  # fmt: skip
-"""JPEG 2000 and HTJ2K may be lossless under these too; the object then says so nowhere."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +83,7 @@ def _ct(frames: Sequence[Frame], shape: Zyx, assume_hu: bool) -> tuple[Array, tu
     padding_ZYX = np.zeros(shape, bool)
 
     def slabs() -> Iterator[Array]:
-        for index, (frame, stored) in enumerate(_decoded(frames)):
+        for index, (frame, stored) in enumerate(decoded(frames)):
             _mark_padding(frame, stored, padding_ZYX[index])
             yield _rescaled(frame, stored, optional=assume_hu)
 
@@ -109,7 +99,7 @@ def _pet(frames: Sequence[Frame], shape: Zyx, supplement: PetSupplement) -> tupl
     described = [metadata(f.pet_header()) for f in frames]
     supplied = supplement.attributes()
     rule = suv.suvbw(supplemented(described, supplied) if supplied else described)
-    slabs = (_rescaled(f, stored) * k for (f, stored), k in zip(_decoded(frames), rule.factors, strict=True))
+    slabs = (_rescaled(f, stored) * k for (f, stored), k in zip(decoded(frames), rule.factors, strict=True))
     array_ZYX = pack(slabs, shape, np.float32)
     require_finite(array_ZYX, "PET series")
     return array_ZYX, (rule.rule, *rule.notes)
@@ -143,48 +133,13 @@ def _mark_padding(frame: Frame, stored_YX: Array, out_YX: Array) -> None:
         np.logical_and(stored_YX >= min(codes), stored_YX <= max(codes), out=out_YX)
 
 
-def _decoded(frames: Sequence[Frame]) -> Iterator[tuple[Frame, Array]]:
-    """Each frame with its stored values [rows, columns]; a file is decoded once, however many frames it holds."""
-    path: Path | None = None
-    pixels_NYX = np.empty(0)
-    for frame in frames:
-        if frame.path != path:
-            path, pixels_NYX = frame.path, _pixels(frame)
-        stored_YX = pixels_NYX[frame.index]
-        if stored_YX.shape != (frame.rows, frame.columns) or stored_YX.dtype.kind not in "iu":
-            raise ReadError(
-                f"{frame.name}: expected {frame.rows}x{frame.columns} integers, found {stored_YX.shape} of "
-                f"{stored_YX.dtype}"
-            )
-        yield frame, stored_YX
-
-
-def _pixels(frame: Frame) -> Array:
-    """All frames of a file, [frames, rows, columns]."""
-    syntax = frame.header.file_meta.TransferSyntaxUID
-    plugin = _DECODERS.get(syntax, "pylibjpeg") if syntax.is_compressed and syntax.is_encapsulated else ""
-    try:
-        # pydicom finds the pixels of a file by itself, but not inside a deflated one
-        deflated = syntax == uids.DeflatedExplicitVRLittleEndian
-        source = pydicom.dcmread(frame.path) if deflated else frame.path
-        pixels = pixel_array(source, raw=True, decoding_plugin=plugin)
-    except PARSE_ERRORS as error:
-        raise ReadError(
-            f"{frame.path.name}: expected pixel data in {syntax.name}, found it unreadable ({error})"
-        ) from error
-    return pixels if pixels.ndim == 3 else pixels[None]
-
-
 def _notes(found: Scan, frames: Sequence[Frame]) -> tuple[str, ...]:
     notes = []
     for reason in dict.fromkeys(reason for _, reason in found.left_out):
         names = [path.name for path, other in found.left_out if other == reason]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         notes.append(f"left out, {reason}: {', '.join(names[:3])}{more}")
-    if any(
-        str(f.header.get("LossyImageCompression") or "") == "01" or f.header.file_meta.TransferSyntaxUID in _LOSSY
-        for f in frames
-    ):
+    if any(is_lossy(f) for f in frames):
         notes.append("lossy compressed at its source")
     return tuple(notes)
 

@@ -600,6 +600,50 @@ def test_every_codec_keeps_sign_and_bits(tmp_path, syntax, signed, bits):
     np.testing.assert_array_equal(read_image(save(tmp_path, datasets), "ct").volume.array_ZYX, hu)
 
 
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("deflated", [False, True])
+def test_words_in_fragments(tmp_path, deflated, frames):
+    """Encapsulated Uncompressed; Deflated Image Frames, which pydicom cannot write: its UID is put in afterwards."""
+    import zlib
+
+    from pydicom.encaps import encapsulate
+
+    def packed(raw):
+        stream = zlib.compressobj(wbits=-15)
+        return stream.compress(raw) + stream.flush() if deflated else raw
+
+    if frames == 1:
+        hu = ct_hu(3)
+        datasets = ct_series(hu)
+        words = [[d.PixelData] for d in datasets]
+    else:
+        d = enhanced_pet()
+        hu = np.frombuffer(d.PixelData, np.uint16).reshape(5, ROWS, COLUMNS)
+        datasets, words = [d], [[frame.tobytes() for frame in hu]]
+    for d, parts in zip(datasets, words, strict=True):
+        d.file_meta.TransferSyntaxUID = uids.JPEGLSLossless if deflated else "1.2.840.10008.1.2.1.98"
+        d.PixelData = encapsulate([packed(part) for part in parts])
+        d["PixelData"].VR, d["PixelData"].is_undefined_length = "OB", True
+    folder = save(tmp_path, datasets)
+    for file in folder.iterdir() if deflated else ():
+        file.write_bytes(file.read_bytes().replace(b"1.2.840.10008.1.2.4.80", b"1.2.840.10008.1.2.8.1\0"))
+    if frames == 1:
+        np.testing.assert_array_equal(read_image(folder, "ct").volume.array_ZYX, hu)
+    else:
+        factor = 2.0 * np.arange(1, 6)[:, None, None] * 70e3 / (350e6 * LEFT)
+        np.testing.assert_allclose(read_image(folder, "pet").volume.array_ZYX, hu * factor, rtol=1e-6)
+
+
+def test_unknown_transfer_syntax(tmp_path):
+    folder = save(tmp_path, ct_series(ct_hu(3)))
+    file = folder / "001.dcm"
+    file.write_bytes(file.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.113619.5.2\0\0"))
+    with pytest.raises(
+        ReadError, match=r"001\.dcm: its transfer syntax 1\.2\.840\.113619\.5\.2 is none that can be read"
+    ):
+        read_image(folder, "ct")
+
+
 def test_high_bit_elsewhere(tmp_path):
     datasets = ct_series(ct_hu(3), BitsStored=12, HighBit=15)
     with pytest.raises(ReadError, match=r"HighBit .* one less than BitsStored 12, found 15"):

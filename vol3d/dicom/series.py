@@ -42,6 +42,9 @@ PARSE_ERRORS = (
 )
 """What pydicom and its decoders raise on damaged files."""
 
+DEFLATED_FRAMES = uids.UID("1.2.840.10008.1.2.8.1")
+"""Deflated Image Frame Compression (PS3.5 A.4.13), younger than pydicom's table."""
+
 _CLASSES: dict[str, str] = {
     uids.CTImageStorage: "CT",
     uids.EnhancedCTImageStorage: "CT",
@@ -226,13 +229,15 @@ def _fault(header: Dataset, file: BinaryIO, size: int) -> str | None:
     syntax = uids.UID(header.file_meta.get("TransferSyntaxUID") or "")
     if not syntax:
         return "its file meta names no transfer syntax, or the file ends within it"
+    if not syntax.is_transfer_syntax and syntax != DEFLATED_FRAMES:
+        return f"its transfer syntax {syntax.name} is none that can be read; have it sent uncompressed"
     if syntax == uids.DeflatedExplicitVRLittleEndian:
         return None  # compressed as a whole: pydicom has inflated it all, or failed
-    order = "<" if syntax.is_little_endian else ">"
+    order = ">" if syntax == uids.ExplicitVRBigEndian else "<"
     head = file.read(12)
     if len(head) < 8 or struct.unpack(f"{order}HH", head[:4]) not in _PIXEL_TAGS:
         return f"no pixel data: the file ends after {size} bytes, within its header"
-    if syntax.is_implicit_VR:
+    if syntax == uids.ImplicitVRLittleEndian:
         length = struct.unpack(f"{order}L", head[4:8])[0]
         file.seek(-4, 1)
     else:
