@@ -32,6 +32,8 @@ _POSITIVE = re.compile(r"\b(?:is|are|was|were|(?:has|have) been|shows?|showed|dr
 _EXISTENTIAL = re.compile(r"\bthere\s*$")
 _RELATIVE = re.compile(r"\b(?:which|that|whose|who|where)(?:\s\w+){0,2}\s*$")
 _DOUBT = re.compile(r"(?:exclude|rule|differentiat|distinguish|characteri|discriminat|separat)")
+_QUALITY = re.compile(r"(?:patholog|enlarg|specific|significant|typical|large|differ|characteristic)")
+"""What is not of that kind is there all the same: "lymph nodes are not pathological"."""
 _UNSEEN = re.compile(r"\s(?:evaluate|assess|optimal|clear|sufficient|adequate)")
 _PRIOR = re.compile(r"\s*(?:\w+\s){0,3}?(?:in|on|at) (?:the |his |her |its |any )?(?:\w+.s )?(?:previous|prior|old)\b")
 _SEPARATOR = re.compile(r",\s*(?:and\s)?|\band\b")
@@ -93,6 +95,8 @@ def status_of(sentence: str, start: int, end: int) -> Status:
 def unit_at(sentence: str, position: int) -> Unit:
     """The unit that holds the character at `position`."""
     found = units(sentence)
+    if len(found) == 1:
+        return found[0]
     return next((u for u in found if u.start <= position < u.end), found[0])
 
 
@@ -138,7 +142,7 @@ def _predicates(text: str, start: int, end: int) -> list[tuple[int, int, str]]:
     for m in _NEGATIVE.finditer(text, start, end):
         verb = m["verb"] or ""
         kind = "denied"
-        if _DOUBT.match(verb.strip()) or _PRIOR.match(text, m.end()):
+        if _DOUBT.match(verb.strip()) or _QUALITY.match(verb.strip()) or _PRIOR.match(text, m.end()):
             kind = "positive"
         elif _UNSEEN.match(verb) or _UNSEEN.search(m.group()):
             kind = "unseen"

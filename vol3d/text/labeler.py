@@ -18,7 +18,7 @@ import yaml
 
 from vol3d.text.assertion import Status, status_of, unit_at
 from vol3d.text.organs import Side, side_of
-from vol3d.text.reports import organ_at, place
+from vol3d.text.reports import organ_at, organs_in, place
 
 VOCABULARIES = ("chest", "abdomen", "pet")
 
@@ -83,28 +83,45 @@ def _mentions(sentence: str, carried: str | None) -> tuple[Mention, ...]:
     """Mentions of one sentence; `carried` is the organ that the text was speaking of."""
     lower = sentence.lower()
     out: list[Mention] = []
-    for rule in _rules():
-        if not any(key in lower for key in rule.keys):
+    matches: dict[re.Pattern[str], list[tuple[int, int]]] = {}
+    organs: dict[tuple[int, int], str | None] = {}
+    here = {organ for _, _, organ in organs_in(sentence)} | ({carried} if carried else set())
+    for rule in _rules_for(tuple(key for key in _keys() if key in lower)):
+        if rule.organs and not rule.organs & here and (here or rule.strict):
             continue
-        for m in rule.words.finditer(lower):
-            unit = unit_at(sentence, m.start())
-            organ = organ_at(sentence, m.start(), m.end(), unit.start, unit.end) or carried
-            if _applies(rule, lower, m, unit.start, unit.end, organ):
-                status = status_of(sentence, m.start(), m.end())
+        if rule.words not in matches:
+            matches[rule.words] = [m.span() for m in rule.words.finditer(lower)]
+        for span in matches[rule.words]:
+            unit = unit_at(sentence, span[0])
+            if span not in organs:
+                organs[span] = organ_at(sentence, *span, unit.start, unit.end) or carried
+            if _applies(rule, lower[unit.start : unit.end], organs[span]):
+                status = status_of(sentence, *span)
                 side = side_of(sentence[unit.start : unit.end]) or side_of(sentence)
-                out.append(Mention(rule.finding, status, sentence, m.start(), m.end(), organ, side))
+                out.append(Mention(rule.finding, status, sentence, *span, organs[span], side))
     return tuple(out)
 
 
-def _applies(rule: _Rule, lower: str, m: re.Match[str], low: int, high: int, organ: str | None) -> bool:
-    unit = lower[low:high]
-    if rule.ignore:
-        unit = rule.ignore.sub(" ", unit)
+def _applies(rule: _Rule, unit: str, organ: str | None) -> bool:
     if rule.organs and organ not in rule.organs and (organ is not None or rule.strict):
         return False
+    if rule.ignore:
+        unit = rule.ignore.sub(" ", unit)
     if rule.needs and not rule.needs.search(unit):
         return False
     return not (rule.unless and rule.unless.search(unit))
+
+
+@cache
+def _keys() -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for rule in _rules() for key in rule.keys))
+
+
+@lru_cache(maxsize=8192)
+def _rules_for(keys: tuple[str, ...]) -> tuple[_Rule, ...]:
+    """Rules of which a sentence holds a key, in the order of the vocabulary."""
+    held = set(keys)
+    return tuple(rule for rule in _rules() if held.intersection(rule.keys))
 
 
 @cache
@@ -119,12 +136,11 @@ def _rules() -> tuple[_Rule, ...]:
 
 
 def _rule(finding: str, row: dict[str, Any]) -> _Rule:
-    organs = row.get("organs", [])
     return _Rule(
         finding=finding,
         keys=tuple(row["keys"]),
         words=_pattern(row["words"]),
-        organs=frozenset(o.removeprefix("!") for o in organs),
+        organs=frozenset(row.get("organs", [])),
         strict=bool(row.get("named", False)),
         needs=_pattern(row["needs"]) if "needs" in row else None,
         unless=_pattern(row["unless"]) if "unless" in row else None,
