@@ -2,9 +2,13 @@
 
 import json
 import os
+import select
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -67,6 +71,9 @@ def test_sent_once_and_fetched_back(orthanc, copied, tmp_path, way):
         assert theirs[uid].file_meta.TransferSyntaxUID == dataset.file_meta.TransferSyntaxUID
         assert theirs[uid].ImagePositionPatient == dataset.ImagePositionPatient
     assert fetch(url, study_uid(copied), tmp_path / "back", show_progress=False) == (0, len(ours))
+    for lost in sorted((tmp_path / "back").rglob("*.dcm"))[:3]:
+        lost.unlink()
+    assert fetch(url, study_uid(copied), tmp_path / "back", show_progress=False) == (3, len(ours) - 3)
 
 
 def test_fetched_by_move(orthanc, copied, tmp_path):
@@ -173,6 +180,44 @@ def test_arrived_but_not_confirmed(orthanc, copied, way):
     done = send(copied, url, show_progress=False)
     assert (done.sent, len(done.there)) == ([], len(files(copied)))
     assert json.loads(ledger.read_text().splitlines()[-1])["remark"] == "found there"
+
+
+class Unreliable(socketserver.ThreadingTCPServer):
+    """A way to Orthanc that swallows what it answers on its first connections."""
+
+    daemon_threads = True
+
+    def __init__(self, port, swallowed):
+        self.port, self.swallowed, self.connections = port, swallowed, 0
+        super().__init__(("127.0.0.1", 0), Unreliable.Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.server.connections += 1
+            swallow = self.server.connections <= self.server.swallowed
+            with socket.create_connection(("127.0.0.1", self.server.port)) as inner:
+                while True:
+                    for ready in select.select([self.request, inner], [], [])[0]:
+                        content = ready.recv(65536)
+                        if not content or (swallow and ready is inner):
+                            return
+                        (inner if ready is self.request else self.request).sendall(content)
+
+
+@pytest.mark.parametrize("way", ["dicom", "web"])
+def test_lost_answers_are_asked_for_again(orthanc, copied, way, caplog):
+    """Two connections break before their answer arrives: tried again, and nothing arrives twice."""
+    port = orthanc.port if way == "dicom" else int(orthanc.web.split(":")[2].split("/")[0])
+    before = len(_stores(orthanc))
+    with Unreliable(port, swallowed=2) as way_there:
+        url = getattr(orthanc, way).replace(f":{port}", f":{way_there.server_address[1]}")
+        done = send(copied, url, pause_s=0.01, show_progress=False)
+        way_there.shutdown()
+    assert caplog.text.count("trying again") == {"dicom": 1, "web": 2}[way]  # our own look at a dead peer is one more
+    assert len(done.sent) + len(done.there) == len(files(copied)) == len(_stores(orthanc)) - before
+    if way == "web":  # the first object had arrived, its answer had not
+        assert len(done.there) == 1
 
 
 def test_other_content_under_a_sent_uid(orthanc, copied):

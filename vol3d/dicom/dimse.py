@@ -68,7 +68,13 @@ class DimseLink:
     def store(self, instance: Instance) -> str:
         """C-STORE of one object; PS3.4 B.2.3 gives the meaning of the status."""
         association = self._storing((instance.sop_class, instance.syntax))
-        status = association.send_c_store(self._sendable(association, instance))
+        sendable = self._sendable(association, instance)
+        try:
+            status = association.send_c_store(sendable)
+        except RuntimeError:  # the association ended after we had looked
+            status = Dataset()
+        except (ValueError, AttributeError) as error:
+            raise RejectedError(f"expected a file that can be sent, found {type(error).__name__}: {error}") from None
         if "Status" not in status:
             self._drop()
             raise BusyError(f"expected an answer of {self._peer} to C-STORE, found the association broken off")

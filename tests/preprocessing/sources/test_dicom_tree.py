@@ -24,6 +24,7 @@ from preprocessing.sources.dicom_tree import plain_words, take_in
 from preprocessing.sources.series_rules import IntakeConfig, kernel_rank
 from preprocessing.study import build_entry
 from preprocessing.transforms import PreprocessConfig
+from vol3d.config import SHIPPED, load_yaml
 from vol3d.dicom.listing import files_of
 from vol3d.errors import ConfigError, ManifestError
 from vol3d.measure import suv_statistics
@@ -222,6 +223,12 @@ def test_workers_find_the_same(tmp_path):
 )  # fmt: skip
 def test_kernels(kernel, rank):
     assert kernel_rank(kernel) == rank
+
+
+def test_shipped_rules_load():
+    rules = load_yaml(SHIPPED / "intake" / "soft.yaml", IntakeConfig)
+    assert rules.ct == "soft"
+    assert rules.skip_regions == IntakeConfig().skip_regions
 
 
 def test_regions_in_plain_words():
