@@ -94,8 +94,8 @@ def write_report_pdf(
     header = source.header
     uid = _uid("pdf", source, text, algorithm, created)
     subject = f"{header.PatientName or ''}   {header.PatientID or ''}   study of {header.StudyDate or 'unknown date'}"
-    pages = pdf_of(sections, subject.strip(), f"{algorithm.name} {algorithm.version}. {DISCLAIMER}", created)
     with common.quiet():
+        pages = pdf_of(sections, subject.strip(), f"{algorithm.name} {algorithm.version}. {DISCLAIMER}", created)
         made = common.document(header, "PDF", EncapsulatedPDFStorage, "DOC", uid, algorithm)
         made.SeriesDescription = "vol3d report (unverified)"
         made.ConversionType = "SYN"
