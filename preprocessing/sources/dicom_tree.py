@@ -58,7 +58,7 @@ def take_in(folder: Path, out: Path, config: IntakeConfig | None = None, *, work
 
     Args:
         folder: any tree of files.
-        out: made for the owner alone, since list files hold source paths; what it held is replaced.
+        out: made for the owner alone, since list files hold source paths; its manifest and report are replaced.
         config: which reconstruction, which phrases.
         workers: processes that read headers.
 

@@ -34,6 +34,12 @@ def planted(folder):
         if ds.Modality == "PT":
             item = ds.RadiopharmaceuticalInformationSequence[0]
             item.RadiopharmaceuticalStartDateTime = DAY + item.RadiopharmaceuticalStartDateTime[8:]
+        place, person = pydicom.Dataset(), pydicom.Dataset()
+        place.CodeValue, place.CodingSchemeDesignator, place.CodeMeaning = "1", "99X", "Klinik Wolkenkuckuck"
+        person.CodeValue, person.CodingSchemeDesignator, person.CodeMeaning = "2", "99X", "Otto Wolkenkuckuck"
+        ds.InstitutionCodeSequence, operator = pydicom.Sequence([place]), pydicom.Dataset()
+        operator.PersonIdentificationCodeSequence = pydicom.Sequence([person])
+        ds.OperatorIdentificationSequence = pydicom.Sequence([operator])
         block = ds.private_block(0x0011, "MAKER", create=True)
         block.add_new(0x01, "LO", NAME)
         (target / ds.Modality).mkdir(parents=True, exist_ok=True)
@@ -106,7 +112,7 @@ def add_results(study):
             seg.SOPInstanceUID,
             1,
             source_series=sr.SourceSeriesForSegmentation(images[0].SeriesInstanceUID),
-        ),  # fmt: skip
+        ),
         measurements=[sr.Measurement(name=codes.SCT.Volume, value=12.5, unit=codes.UCUM.CubicMillimeter)],
     )
     report = sr.MeasurementReport(

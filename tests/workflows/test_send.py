@@ -76,10 +76,11 @@ def test_sent_once_and_fetched_back(orthanc, copied, tmp_path, way):
     assert fetch(url, study_uid(copied), tmp_path / "back", show_progress=False) == (3, len(ours) - 3)
 
 
-def test_fetched_by_move(orthanc, copied, tmp_path):
-    send(copied, orthanc.dicom, show_progress=False)
-    count, _ = fetch(orthanc.dicom, study_uid(copied), tmp_path / "back", listen=orthanc.mover, show_progress=False)
-    assert count == len(files(copied))
+def test_fetched_by_move(orthanc, copied, tmp_path, vol3d, capsys):
+    url, back = orthanc.dicom, tmp_path / "back"
+    assert vol3d("send", copied, "--to", url) == 0
+    assert vol3d("fetch", "--from", url, "--study", study_uid(copied), "--out", back, "--listen", orthanc.mover) == 0
+    assert f"{len(files(copied))} fetched, 0 there already" in capsys.readouterr().out
     assert {u: d.PixelData for u, d in files(tmp_path / "back").items()} == {
         u: d.PixelData for u, d in files(copied).items()
     }

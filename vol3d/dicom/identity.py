@@ -54,6 +54,8 @@ _SAFE_CLASSES = (
 _CHARACTERISTICS = ("PatientSex", "PatientAge", "PatientSize", "PatientWeight")
 _BIRTH = ("PatientBirthDate", "PatientBirthTime")
 _CONTENT = BaseTag(0x0040A730)
+_CLEANED_BY_ITEM = ("ContentSequence", "VerifyingObserverSequence")
+"""D in the table, but their items are cleaned one by one."""
 _ALGORITHM = ("111001", "111002", "111003")
 """Algorithm name, parameters and version: the texts of an SR that stay."""
 _TRACKING_IDENTIFIER = "112039"
@@ -157,14 +159,11 @@ def _apply(dataset: Dataset, element: DataElement, action: str, how: Cleaning) -
         if element.VR == "UI":
             _each(element, how.uid)
         return
-    if action == "X":
-        del dataset[element.tag]
-    elif element.VR == "SQ":
-        if action == "Z":
-            element.value = Sequence()  # of the D ones the items are cleaned, level by level
+    if action == "X" or (action == "XD" and element.VR == "SQ"):
+        del dataset[element.tag]  # codes of persons and institutions: a meaning is a name
     elif action == "Z":
-        element.value = None
-    elif not (element.keyword == "TextValue" and "ValueType" in dataset):
+        element.value = Sequence() if element.VR == "SQ" else None
+    elif element.keyword not in _CLEANED_BY_ITEM:
         table.replace_element(element)
 
 
@@ -190,11 +189,12 @@ def _each(element: DataElement, change: Callable[[str], str]) -> None:
 def _rules() -> tuple[dict[tuple[int, int], str], tuple[tuple[tuple[int, int, int, int], str], ...]]:
     """Table E.1-1 of 2024b: single attributes, and groups by value and mask. A choice goes to what keeps objects valid.
 
-    X remove, Z empty, D dummy, U new UID; X/Z is Z, and X/D, Z/D and X/Z/D are D; X/Z/U* is U.
+    X remove, Z empty, D dummy, U new UID. X/Z becomes Z, Z/D becomes D, X/Z/U* becomes U; X/D and X/Z/D become XD: a
+    dummy, but no sequence of dummies.
     """
     letters = {
         table.delete: "X", table.empty: "Z", table.delete_or_empty: "Z", table.replace: "D",
-        table.empty_or_replace: "D", table.delete_or_replace: "D", table.delete_or_empty_or_replace: "D",
+        table.empty_or_replace: "D", table.delete_or_replace: "XD", table.delete_or_empty_or_replace: "XD",
         table.replace_UID: "U", table.delete_or_empty_or_replace_UID: "U",
     }  # fmt: skip
     actions = {tag: letters[function] for tag, function in table.initialize_actions_2024b().items()}

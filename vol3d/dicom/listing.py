@@ -7,6 +7,7 @@ in the list, ``file-00017``, and messages about the series use that.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,12 +34,17 @@ def files_of(path: Path) -> list[Path]:
 
 
 def without_names(text: str, path: Path) -> str:
-    """`text` with the names of a list file's members replaced by their opaque ones; as it is for other paths."""
+    """`text` with the names of a list file's members replaced by their opaque ones; as it is for other paths.
+
+    Names of up to four digits stay: they name nobody, and any count in a message would look like one.
+    """
     if path.suffix != SUFFIX or not path.is_file():
         return text
     files = _listed(path, check=False)
     for number, file in sorted(enumerate(files), key=lambda item: -len(str(item[1]))):
-        text = text.replace(str(file), opaque(number)).replace(file.name, opaque(number))
+        for name in (str(file), file.name):
+            if name in text and not re.fullmatch(r"[0-9]{1,4}", name):
+                text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", opaque(number), text)
     return text
 
 
