@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import highdicom
 import numpy as np
 import pydicom
 from pydicom import uid as uids
@@ -104,6 +103,8 @@ def read_segments(path: Path) -> tuple[Segment, ...]:
 
 
 def _read_segment(path: Path, value: int | None, images: Mapping[str, DrawnOn]) -> Volume:
+    import highdicom  # seconds, and few studies have a SEG
+
     number = _only(value, [s.number for s in read_segments(path)], "segment")
     try:
         seg = highdicom.seg.segread(path)
