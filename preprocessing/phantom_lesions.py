@@ -19,7 +19,7 @@ from vol3d.types import Array
 
 Uptake = Literal["avid", "non-avid"]
 
-SIZES: dict[str, tuple[float, float]] = {"small": (6.0, 8.0), "medium": (9.5, 12.0), "large": (14.0, 18.0)}
+SIZES: dict[str, tuple[float, float]] = {"small": (9.0, 10.8), "medium": (15.0, 17.5), "large": (21.5, 26.0)}
 """Mean radius in mm; the gaps keep the words true for every measured lesion."""
 
 PLACES: dict[str, tuple[str, ...]] = {
@@ -36,7 +36,8 @@ PLACES: dict[str, tuple[str, ...]] = {
 
 PLACE_SIZES: dict[str, tuple[str, ...]] = {
     "left kidney": ("small", "medium"), "right kidney": ("small", "medium"), "mediastinum": ("small", "medium"),
-    "spine": ("medium",), "left paraspinal": ("small", "medium"), "right paraspinal": ("small", "medium"),
+    "spleen": ("small", "medium"), "spine": ("medium",),
+    "left paraspinal": ("small", "medium"), "right paraspinal": ("small", "medium"),
 }  # fmt: skip
 """Where the place has no room for every size."""
 
