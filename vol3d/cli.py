@@ -29,7 +29,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 def main(args: list[str] | None = None) -> None:
     """Runs a command; exits 0 only if all that was asked was done."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("vol3d").setLevel(logging.INFO)
     for noisy in (
         "nnunetv2",
         "deepspeed",

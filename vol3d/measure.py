@@ -74,6 +74,10 @@ class SuvStatistics:
     """World (x, y, z) of the hottest voxel."""
 
 
+SUV_FIGURES = ("suv_max", "suv_mean", "suv_peak", "tlg_g")
+"""What an answer states of them; None without a PET or without uptake measured."""
+
+
 @dataclass(frozen=True, eq=False)
 class Component:
     """One 18-connected part of a mask."""

@@ -12,11 +12,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from vol3d.export.nifti import write_nifti
+from vol3d.export.nifti import read_array, write_nifti
 from vol3d.export.source_series import read_source
 from vol3d.geometry import Grid
 from vol3d.measure import diameters, volume_ml
-from vol3d.workflows.segment import read_array
 
 WHEN = 1_770_000_000
 PROMPTS = ["left kidney", "nodule in the right lung", "FDG-avid lesion of the liver"]

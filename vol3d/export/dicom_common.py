@@ -133,8 +133,8 @@ def set_dates(dataset: Dataset, created: datetime.datetime) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """pydicom and highdicom quote invalid values, names of patients among them, in warnings and logs."""
-    loggers = [logging.getLogger(name) for name in ("highdicom", "pydicom")]
+    """pydicom and highdicom quote invalid values, names of patients among them; fontTools lists the letters it draws."""
+    loggers = [logging.getLogger(name) for name in ("highdicom", "pydicom", "fontTools")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -62,6 +62,11 @@ def write_nifti(path: str | Path, array_ZYX: Array, grid: Grid, template: str | 
     _write_atomically(path, image)
 
 
+def read_array(path: str | Path) -> Array:
+    """The array of a NIfTI file that `write_nifti` wrote, in Z, Y, X order."""
+    return np.asarray(nib.Nifti1Image.from_filename(path).dataobj).transpose()
+
+
 def write_multilabel(
     path: str | Path,
     masks: Iterable[tuple[str, Array]],

@@ -14,12 +14,13 @@ from vol3d.cache import Cache, Entry
 from vol3d.config import SHIPPED
 from vol3d.errors import CacheError
 from vol3d.export.figures import save_overlay_png
+from vol3d.export.nifti import read_array
 from vol3d.progress import progress
 from vol3d.types import Array
 from vol3d.volume import Volume
 from vol3d.workflows.evaluate import evaluate
 from vol3d.workflows.prepare import prepare
-from vol3d.workflows.segment import read_array, segment
+from vol3d.workflows.segment import segment
 from vol3d.workflows.training import run_training
 
 STUDIES = 40

@@ -19,13 +19,13 @@ from vol3d.export.dicom_seg import SegFile, write_dicom_seg
 from vol3d.export.dicom_sr import measured, write_dicom_sr
 from vol3d.export.dicom_text import write_report_pdf, write_text_sr
 from vol3d.export.mesh import write_stl
-from vol3d.export.nifti import write_multilabel
+from vol3d.export.nifti import read_array, write_multilabel
 from vol3d.export.segments import Segment
 from vol3d.export.source_series import SourceSeries, on_source, read_source
 from vol3d.files import write_whole
 from vol3d.geometry import Grid
+from vol3d.measure import SUV_FIGURES
 from vol3d.types import Array
-from vol3d.workflows.segment import SUV_FIGURES, read_array
 
 Kind = Literal["nifti", "dicom-seg", "dicom-sr", "dicom-rtstruct", "report", "mesh"]
 

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 
 from preprocessing.manifest import BadRow, Row
@@ -18,20 +17,17 @@ from vol3d.cache import Entry
 from vol3d.checkpoint import Checkpoint, load_checkpoint
 from vol3d.config import from_tree
 from vol3d.errors import ConfigError, Vol3dError
-from vol3d.export.nifti import write_multilabel, write_nifti
+from vol3d.export.nifti import read_array, write_multilabel, write_nifti
 from vol3d.export.regrid import to_source_grid
 from vol3d.files import write_whole
 from vol3d.geometry import Grid
-from vol3d.measure import slices, suv_statistics, volume_ml
+from vol3d.measure import SUV_FIGURES, slices, suv_statistics, volume_ml
 from vol3d.progress import progress
 from vol3d.text.organs import structure_in
 from vol3d.types import Array
 from vol3d.volume import Volume
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.inputs import scratch_entry, studies_in
-
-SUV_FIGURES = ("suv_max", "suv_mean", "suv_peak", "tlg_g")
-"""Of `vol3d.measure.SuvStatistics`, what an answer states; None without a PET or without uptake measured."""
 
 
 @dataclass
@@ -199,11 +195,6 @@ def _answer(
             if uptake.voxels:
                 answer |= {name: getattr(uptake, name) for name in SUV_FIGURES}
     return answer, mask
-
-
-def read_array(path: Path) -> Array:
-    """The array of a NIfTI file that `write_nifti` wrote, in Z, Y, X order."""
-    return np.asarray(nibabel.Nifti1Image.from_filename(path).dataobj).transpose()
 
 
 def slug(text: str) -> str:
