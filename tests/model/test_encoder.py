@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vol3d.errors import ConfigError
-from vol3d.model.encoder import EncoderConfig, ImageEncoder, InstanceNorm, check_divisible, plan_encoder
+from vol3d.model.encoder import Conv3d, EncoderConfig, ImageEncoder, InstanceNorm, check_divisible, plan_encoder
 
 
 def test_isotropic_plan_halves_every_axis() -> None:
@@ -76,3 +76,27 @@ def test_parameters_have_one_name_and_checkpointing_changes_nothing() -> None:
         sum(f.square().sum() for f in model(image)).backward()
     for a, b in zip(plain.parameters(), saving.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 6, 5, 4), (1, 8, 5, 5, 4), (2, 8, 6, 5, 4), (1, 8, 64, 64, 2)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_convolution_of_one_small_map_has_the_numbers_of_torch(shape: tuple[int, ...], bias: bool) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv3d(8, 3, 3, padding=1, bias=bias).double()
+    ours = Conv3d(8, 3, 3, padding=1, bias=bias).double()
+    ours.load_state_dict(plain.state_dict())
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(shape[0], 3, *shape[2:], dtype=torch.float64)
+    torch.testing.assert_close(ours(x), plain(x))
+    for a, b in zip(
+        torch.autograd.grad((ours(x) * weight).sum(), [x, *ours.parameters()]),
+        torch.autograd.grad((plain(x) * weight).sum(), [x, *plain.parameters()]),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_every_convolution_of_the_network_is_ours() -> None:
+    config = plan_encoder(EncoderConfig(features=(4, 8, 8), blocks=(1, 1, 1)), (16, 16, 16), (4.0, 4.0, 4.0))
+    kinds = {type(m) for m in ImageEncoder(config, 2).modules() if isinstance(m, nn.Conv3d)}
+    assert kinds == {Conv3d}

@@ -13,7 +13,7 @@ from dynamic_network_architectures.building_blocks.simple_conv_blocks import Sta
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vol3d.model.encoder import BLOCK, EncoderConfig, drop_aliases, run
+from vol3d.model.encoder import BLOCK, Conv3d, EncoderConfig, finish, run
 from vol3d.model.fusion import ContextualGate, GatedFusion, TextAdapter, to_volume, to_voxels
 
 EMPTY_LOGIT = -2.0
@@ -52,7 +52,7 @@ class ImageDecoder(nn.Module):
                 )
             )
         self.ups, self.stages = nn.ModuleList(ups), nn.ModuleList(stages)
-        drop_aliases(self)
+        finish(self)
 
     def forward(self, skips: Sequence[Tensor]) -> list[Tensor]:
         """One feature map per skip."""
@@ -215,8 +215,8 @@ class Mix(nn.Module):
     def __init__(self, channels: int, hidden: int, second_kernel: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.first = nn.Conv3d(channels, hidden, 3, padding=1)
-        self.second = nn.Conv3d(hidden, channels, second_kernel, padding=second_kernel // 2)
+        self.first = Conv3d(channels, hidden, 3, padding=1)
+        self.second = Conv3d(hidden, channels, second_kernel, padding=second_kernel // 2)
 
     def forward(self, voxels_BNC: Tensor, like: Tensor) -> Tensor:
         """Same shape; `like` is a volume of the voxels' arrangement."""
