@@ -56,7 +56,9 @@ def main() -> None:
             write_phantoms(out / name, count, seed, splits=splits, workers=2)
         caches[name] = out / f"cache-{name}"
         preprocess(manifest, recipe, caches[name], workers=2)
-    results = {"threshold_41": {"lesion_dice": threshold_41(Cache(caches["test"]))}}
+    known = out / "results.json"
+    results = json.loads(known.read_text()) if known.exists() else {}
+    results["threshold_41"] = {"lesion_dice": threshold_41(Cache(caches["test"]))}
     for name in sorted(arguments.runs, key=list(RUNS).index):
         overrides = [*arguments.overrides, *RUNS[name]]
         if name == "contextual":
@@ -65,7 +67,7 @@ def main() -> None:
         minutes = train(arguments.config, caches["train"], out / f"run-{name}", overrides)
         summary = evaluate(out / f"run-{name}", caches["test"], out / f"evaluation-{name}", split="test")
         results[name] = {"train_minutes": minutes, **summary["headline"], **summary["probes"]}
-        (out / "results.json").write_text(json.dumps(results, indent=1))
+        known.write_text(json.dumps(results, indent=1))
     print(json.dumps(results, indent=1))
 
 
