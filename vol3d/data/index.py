@@ -8,6 +8,7 @@ fraction.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from vol3d.cache import Entry, MaskRecord
 from vol3d.data.phrases import swap_sides, wordings
 from vol3d.errors import CacheError
 from vol3d.types import Array
+
+_NUMBERS = re.compile(r"[\W_]*\d+")
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,13 @@ def index_studies(entries: Iterable[Entry]) -> tuple[StudyRecord, ...]:
 
 
 def concept(mask: MaskRecord) -> str:
-    """What masks of different studies have in common."""
-    return mask.label or mask.name
+    """What masks of different studies have in common.
+
+    Findings of a study are numbered ("lesion_2", "lesions_1_3"); a number is no concept, or the rarest would be asked
+    about most. Structures keep theirs ("rib_left_5").
+    """
+    name = mask.label or mask.name
+    return _NUMBERS.sub("", name) or name if mask.finding_id is not None else name
 
 
 def draw_mask(rng: np.random.Generator, study: StudyRecord, candidates: Sequence[int], finding_fraction: float) -> int:
