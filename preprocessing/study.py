@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
-import os
 import re
-import secrets
-from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +14,7 @@ from preprocessing.manifest import MaskRow, Row
 from preprocessing.options import DEFAULT
 from preprocessing.read_dicom_masks import DrawnOn, is_dicom, read_dicom_mask
 from preprocessing.reading import Reading, read_image, read_mask
+from preprocessing.site_key import keyed
 from preprocessing.transforms import PreprocessConfig, compose
 from vol3d.cache import SCHEMA, MaskRecord
 from vol3d.cache_write import EntryData
@@ -95,25 +91,7 @@ def patient_key(patient_id: str) -> str:
 
     An id that starts with `KEYED` is such a key already: intake writes it, so that its manifest names nobody.
     """
-    if patient_id.startswith(KEYED):
-        return patient_id.removeprefix(KEYED)
-    return hmac.new(_site_key(), patient_id.encode(), hashlib.sha256).hexdigest()[:16]
-
-
-def _site_key() -> bytes:
-    """VOL3D_SITE_KEY, else a random key made once in the user's own configuration folder, never in a cache."""
-    if key := os.environ.get("VOL3D_SITE_KEY"):
-        return key.encode()
-    path = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "vol3d" / "site.key"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"site.key.{os.getpid()}")
-        temporary.write_text(secrets.token_hex(32))
-        temporary.chmod(0o600)
-        with suppress(FileExistsError):  # another process was first: then its key is ours
-            os.link(temporary, path)
-        temporary.unlink()
-    return path.read_text().strip().encode()
+    return patient_id.removeprefix(KEYED) if patient_id.startswith(KEYED) else keyed(patient_id)
 
 
 def _read_truth(mask: MaskRow, readings: dict[str, Reading]) -> Volume:

@@ -3,6 +3,7 @@
 import datetime
 import itertools
 import logging
+import shutil
 from types import SimpleNamespace
 
 import highdicom as hd
@@ -11,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from pydicom.uid import generate_uid
 from scipy.spatial.transform import Rotation
 
 from preprocessing.phantom_scan import is_left_handed
@@ -21,6 +23,7 @@ from vol3d.export.regrid import to_source_grid
 from vol3d.export.segments import Segment
 from vol3d.export.source_series import on_source, read_source
 from vol3d.geometry import Grid
+from vol3d.workflows.send import send
 
 PATIENT = {"SpecificCharacterSet": "ISO_IR 100", "PatientName": "Müller^Zoë", "PatientID": "geheim-77"}
 CREATED = datetime.datetime(2026, 3, 4, 5, 6, 7)
@@ -87,35 +90,83 @@ def axial(tmp_path, make_series):
     return read_source(make_series(tmp_path / "ct", lps_grid(ALL[0])))
 
 
-@pytest.mark.parametrize("number", range(len(ALL)))
-def test_a_landmark_survives_every_orientation(tmp_path, make_series, algorithm, number):
-    assert len(ALL) >= 29
-    drawn_on = lps_grid(ALL[number], (6, 7, 8))  # GDCM, which SimpleITK reads with, loses bits of 63-pixel frames
-    source = read_source(make_series(tmp_path / "ct", drawn_on))
-    assert source.grid.same_as(drawn_on, 1e-4)
-    if drawn_on.is_axis_aligned:
-        model = drawn_on.to_orientation("SAR")[0]
-        drawn = landmark(model.shape)
-        tolerance_mm = 0.01
-    else:  # a ball, finer than the source
-        model = Grid.from_spacing((80, 80, 80), (0.5, 0.5, 0.5), tuple(drawn_on.index_to_mm((2.5, 3, 4)) - 19.75))
-        drawn = np.linalg.norm(np.indices(model.shape) - np.array([39, 41, 38])[:, None, None, None], axis=0) < 7.2
-        tolerance_mm = 0.8  # a quarter of a slice
-    mask = to_source_grid(drawn, model, source.grid, 0.5).astype(bool)
-    write_dicom_seg(tmp_path / "seg.dcm", source, [segment(mask)], algorithm, CREATED)
-    found, (centre,) = read_back(tmp_path / "seg.dcm", source.grid)
-    assert np.array_equal(found[..., 0], mask)
-    expected = source.grid.index_to_mm(np.argwhere(mask).mean(axis=0)) * (-1, -1, 1)
+@pytest.fixture(scope="module")
+def landmark_seg(tmp_path_factory, make_series, algorithm):
+    """By orientation, made once: the SEG of a mask that came from a model's grid, its source and that mask, and where
+    the centre was on the model's grid, with how far resampling may move it."""
+    made = {}
+
+    def make(number):
+        folder = tmp_path_factory.mktemp("landmark")
+        drawn_on = lps_grid(ALL[number], (6, 7, 8))  # GDCM, which SimpleITK reads with, loses bits of 63-pixel frames
+
+        def apart(index, dataset):
+            for keyword, *of in (("StudyInstanceUID",), ("SeriesInstanceUID",), ("SOPInstanceUID", str(index))):
+                setattr(dataset, keyword, generate_uid(entropy_srcs=[keyword, str(number), *of]))
+            dataset.PatientID = f"orientation {number}"
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+
+        source = read_source(make_series(folder / "ct", drawn_on, apart))
+        assert source.grid.same_as(drawn_on, 1e-4)
+        if drawn_on.is_axis_aligned:
+            model = drawn_on.to_orientation("SAR")[0]
+            drawn = landmark(model.shape)
+            tolerance_mm = 0.01
+        else:  # a ball, finer than the source
+            model = Grid.from_spacing((80, 80, 80), (0.5, 0.5, 0.5), tuple(drawn_on.index_to_mm((2.5, 3, 4)) - 19.75))
+            drawn = np.linalg.norm(np.indices(model.shape) - np.array([39, 41, 38])[:, None, None, None], axis=0) < 7.2
+            tolerance_mm = 0.8  # a quarter of a slice
+        mask = to_source_grid(drawn, model, source.grid, 0.5).astype(bool)
+        write_dicom_seg(folder / "seg.dcm", source, [segment(mask)], algorithm, CREATED)
+        before = model.index_to_mm(np.argwhere(drawn).mean(axis=0)) * (-1, -1, 1)
+        return SimpleNamespace(path=folder / "seg.dcm", source=source, mask=mask, before=before, within=tolerance_mm)
+
+    def once(number):
+        if number not in made:
+            made[number] = make(number)
+        return made[number]
+
+    return once
+
+
+def holds_landmark(path, case):
+    """The file gives the very voxels, and their centre within 0.01 mm of the mask's."""
+    found, (centre,) = read_back(path, case.source.grid)
+    assert np.array_equal(found[..., 0], case.mask)
+    expected = case.source.grid.index_to_mm(np.argwhere(case.mask).mean(axis=0)) * (-1, -1, 1)
     assert np.abs(centre - expected).max() < 0.01
-    before = model.index_to_mm(np.argwhere(drawn).mean(axis=0)) * (-1, -1, 1)
-    assert np.abs(centre - before).max() < tolerance_mm
-    itk = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "seg.dcm"))) > 0  # frames, in their order
-    frames = pydicom.dcmread(tmp_path / "seg.dcm").PerFrameFunctionalGroupsSequence
+    assert np.abs(centre - case.before).max() < case.within
+
+
+@pytest.mark.parametrize("number", range(len(ALL)))
+def test_a_landmark_survives_every_orientation(landmark_seg, number):
+    assert len(ALL) >= 29
+    case = landmark_seg(number)
+    holds_landmark(case.path, case)
+    itk = sitk.GetArrayFromImage(sitk.ReadImage(str(case.path))) > 0  # frames, in their order
+    frames = pydicom.dcmread(case.path).PerFrameFunctionalGroupsSequence
     assert len(itk) == len(frames)
     for pixels, frame in zip(itk, frames, strict=True):
         position = np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float)
-        plane = round(float(source.grid.mm_to_index(position * (-1, -1, 1))[0]))
-        assert np.array_equal(pixels, mask[plane])
+        plane = round(float(case.source.grid.mm_to_index(position * (-1, -1, 1))[0]))
+        assert np.array_equal(pixels, case.mask[plane])
+
+
+def test_orthanc_gives_every_orientation_back(landmark_seg, orthanc, tmp_path):
+    """Stored over DICOMweb, downloaded as a file by Orthanc's own interface and unpacked frame by frame by Orthanc."""
+    cases = {str(pydicom.dcmread(landmark_seg(n).path).SOPInstanceUID): landmark_seg(n) for n in range(len(ALL))}
+    assert len(cases) == len(ALL)
+    for uid, case in cases.items():
+        shutil.copy(case.path, tmp_path / f"{uid}.dcm")
+    assert send(tmp_path, orthanc.web, show_progress=False).failed == {}
+    seen = set()
+    for name in orthanc.stored():
+        downloaded = tmp_path / "downloaded.dcm"
+        downloaded.write_bytes(orthanc.rest(f"/instances/{name}/file"))
+        uid = str(pydicom.dcmread(downloaded).SOPInstanceUID)
+        holds_landmark(downloaded, cases[uid])
+        seen.add(uid)
+    assert seen == set(cases)
 
 
 def three(shape=SHAPE):

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import highdicom
 import numpy as np
@@ -49,9 +50,14 @@ def planted(folder):
     return target
 
 
+@pytest.fixture(scope="module")
+def planted_once(tmp_path_factory):
+    return planted(tmp_path_factory.mktemp("planted"))
+
+
 @pytest.fixture
-def study(tmp_path):
-    return planted(tmp_path / "archive")
+def study(planted_once, tmp_path):
+    return Path(shutil.copytree(planted_once, tmp_path / "archive" / planted_once.name))
 
 
 def leaks(*roots):
@@ -198,3 +204,13 @@ def test_copies_are_valid_dicom(study, tmp_path, vol3d):
 def _errors(validator, path):
     told = subprocess.run([validator, path], capture_output=True, text=True, check=False).stderr
     return {line for line in told.splitlines() if line.startswith("Error")}
+
+
+def test_an_id_that_looks_like_a_key_is_hashed_too(study, tmp_path, vol3d):
+    for path in (study / "CT").iterdir():
+        ds = pydicom.dcmread(path)
+        ds.PatientID = "key:Mustermann"
+        ds.save_as(path)
+    out = tmp_path / "made" / "shared"
+    assert vol3d("deidentify", study / "CT", out) == 0
+    assert leaks(out) == []

@@ -133,7 +133,7 @@ def set_dates(dataset: Dataset, created: datetime.datetime) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """pydicom and highdicom quote invalid values, names of patients among them; fontTools lists the letters it draws."""
+    """pydicom and highdicom quote invalid values, names of patients among them; fontTools lists letters drawn."""
     loggers = [logging.getLogger(name) for name in ("highdicom", "pydicom", "fontTools")]
     levels = [logger.level for logger in loggers]
     try:

@@ -12,7 +12,7 @@ import pydicom
 from pydicom import uid as uids
 from pydicom.errors import InvalidDicomError
 
-from preprocessing.study import patient_key
+from preprocessing.site_key import keyed
 from vol3d.dicom.identity import OPTIONS, Cleaning, Option, clean
 from vol3d.dicom.listing import opaque
 from vol3d.dicom.series import PARSE_ERRORS
@@ -69,7 +69,7 @@ def _one(path: Path, number: int, out: Path, keep: frozenset[Option], done: Copi
                 done.left_out += 1
                 return
             patient = str(dataset.get("PatientID") or "") or f"study {dataset.get('StudyInstanceUID')}"
-            clean(dataset, Cleaning(patient_key, patient, keep))
+            clean(dataset, Cleaning(keyed, patient, keep))
             with io.BytesIO() as buffer:
                 pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
                 content = buffer.getvalue()
