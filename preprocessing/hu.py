@@ -23,6 +23,17 @@ HIGHEST_AIR_HU = -200
 LOWEST_AIR_MODE_HU = -1500
 """Air lies at -1000; its mode under this means that an intercept of about -1000 was added twice."""
 
+DEEP_SHARE = 0.01
+"""More voxels than this share under `LOWEST_AIR_MODE_HU`, and it was air all the same: a body that fills the view has
+its own peak at -984 after the second rescale, which looks like air. Noise and metal reach there in single voxels."""
+
+HIGHEST_HU = 32767
+"""Extended scales end at 30,710 (Siemens) and 31,743 (GE); beyond are negative numbers that were read as unsigned."""
+
+INVERTED_SHARE = 0.1
+"""This share of voxels within 50 HU of each other round +1000, and less than a tenth of it under -700, is air with the
+wrong sign: dense bone spreads over hundreds of HU."""
+
 TISSUE_HU = -900
 """A header's own padding value from here on could be tissue."""
 
@@ -85,7 +96,8 @@ def to_hu(
 
     Raises:
         UnitError: stored in 8 bits, a window of 0 to 255, fractions within 20, no negative value (a window, or no
-            intercept), no air and either unsigned or clipped at an end, or air far under -1000.
+            intercept), no air and either unsigned or clipped at an end, air far under -1000 or at +1000, or numbers
+            beyond any scale of HU.
     """
     notes: list[str] = []
     void = np.zeros(array_ZYX.shape, bool)
@@ -124,12 +136,16 @@ def _unlike_hu(array_ZYX: Array, void_ZYX: Array, bits: int, signed: bool) -> st
         return "values from exactly 0 to exactly 255: a windowed export holds no HU"
     if lowest >= HIGHEST_AIR_HU and (fault := _unlike_hu_without_air(values, lowest, highest, signed)):
         return fault
-    mode = _air_mode(values)
-    if mode is not None and mode < LOWEST_AIR_MODE_HU:
-        return (
-            f"air at {mode:g} instead of about -1000 (lowest value {lowest:g}): rescaled twice, or an undeclared "
-            f"padding code"
-        )
+    if highest > HIGHEST_HU:
+        return f"values up to {highest:g}, beyond any scale of HU: signed numbers stored as unsigned?"
+    sample = values[:: (values.size // _SAMPLE) | 1]
+    mode, deep = _air_mode(sample), float((sample < LOWEST_AIR_MODE_HU).mean())
+    if (mode is not None and mode < LOWEST_AIR_MODE_HU) or deep > DEEP_SHARE:
+        what = f"air at {mode:g}" if mode is not None and mode < LOWEST_AIR_MODE_HU else f"{deep:.0%} under -1500"
+        return f"{what} instead of about -1000 (lowest value {lowest:g}): rescaled twice, or an undeclared padding code"
+    inverted = max(float(((sample >= low) & (sample < low + 50)).mean()) for low in range(900, 1075, 25))
+    if inverted > INVERTED_SHARE and float((sample < -700).mean()) < inverted / 10:
+        return f"{inverted:.0%} of the values at +1000 and hardly any air at -1000: the sign is turned round"
     return None
 
 
@@ -150,9 +166,8 @@ def _unlike_hu_without_air(values_N: Array, lowest: float, highest: float, signe
 
 def _air_mode(values_N: Array) -> float | None:
     """The commonest value under -500, to 10 HU; None if fewer than a thousandth lie there."""
-    sample = values_N[:: (values_N.size // _SAMPLE) | 1]
-    low = sample[sample < -500].astype(np.float64)
-    if low.size < max(20, sample.size // 1000):
+    low = values_N[values_N < -500].astype(np.float64)
+    if low.size < max(20, values_N.size // 1000):
         return None
     bins = np.bincount(((-500 - np.maximum(low, -60_000)) // 10).astype(np.int64))
     return -505.0 - 10 * int(bins.argmax())

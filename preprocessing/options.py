@@ -6,6 +6,7 @@ it stands in the notes of the cache entry. See `docs/how-to/dicom-geometry.md` a
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,8 @@ from vol3d.errors import ConfigError
 
 FILE_NAME = "reading.yaml"
 """Of the options in a study folder."""
+
+_CLOCK = r"([01]\d|2[0-3])[0-5]\d([0-5]\d(\.\d+)?)?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +55,9 @@ class PetSupplement:
             "DecayCorrection": self.decay_correction,
         }
         if self.injected is not None:
-            date, _, time = self.injected.strip().rpartition(" ")
+            date, _, time = self.injected.strip().replace("T", " ").rpartition(" ")
             date, time = date.replace("-", ""), time.replace(":", "")
-            if (
-                not time.replace(".", "", 1).isdigit()
-                or len(time) < 4
-                or (date and (len(date) != 8 or not date.isdigit()))
-            ):
+            if not re.fullmatch(_CLOCK, time) or not re.fullmatch(r"(\d{8})?", date):
                 raise ConfigError(
                     'injected: expected "HH:MM:SS" or "YYYY-MM-DD HH:MM:SS", in quotes, found another form'
                 )
@@ -91,4 +90,9 @@ def load_options(path: Path) -> ReadOptions:
     Raises:
         ConfigError: an unknown key or a wrong value.
     """
-    return load_yaml(path, ReadOptions)
+    try:
+        return load_yaml(path, ReadOptions)
+    except ConfigError as error:
+        if "injected: expected str" in str(error):  # YAML takes 10:35:00 for a number in base 60
+            raise ConfigError(f'{path}: pet: injected: expected a time in quotes, "10:35:00"') from error
+        raise

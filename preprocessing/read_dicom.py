@@ -25,6 +25,9 @@ from vol3d.geometry import Grid
 from vol3d.types import Array, Zyx
 from vol3d.volume import FILL
 
+AIR_TO_JUDGE_BY = 0.01
+"""Share of voxels under -700 HU that shows a negative slope to be meant."""
+
 
 @dataclass(frozen=True)
 class DicomVolume:
@@ -89,6 +92,11 @@ def _ct(frames: Sequence[Frame], shape: Zyx, assume_hu: bool) -> tuple[Array, tu
 
     array_ZYX = pack(slabs(), shape)
     require_finite(array_ZYX, "CT series")
+    if not assume_hu and any((f.slope or 1.0) < 0 for f in frames) and (array_ZYX < -700).mean() < AIR_TO_JUDGE_BY:
+        raise UnitError(
+            "expected air in a CT with a negative RescaleSlope (0028,1053), by which to judge its sign, found none: if "
+            "its values are HU, say so with --assume-hu"
+        )
     header, where = frames[0].header, frames[0].name
     bits = int(numbers(header, "BitsStored", 1, where)[0])
     signed = numbers(header, "PixelRepresentation", 1, where)[0] == 1
@@ -102,6 +110,7 @@ def _pet(frames: Sequence[Frame], shape: Zyx, supplement: PetSupplement) -> tupl
     slabs = (_rescaled(f, stored) * k for (f, stored), k in zip(decoded(frames), rule.factors, strict=True))
     array_ZYX = pack(slabs, shape, np.float32)
     require_finite(array_ZYX, "PET series")
+    suv.refuse_unlike_uptake(array_ZYX)
     return array_ZYX, (rule.rule, *rule.notes)
 
 

@@ -77,20 +77,35 @@ def read_contours(path: Path, number: int) -> list[Array]:
         points = [np.array(c.ContourData, np.float64).reshape(-1, 3) for c in contours]
     except PARSE_ERRORS as error:
         raise ReadError(f"expected readable contours of region {number}, found {type(error).__name__}") from error
-    unique = {p.tobytes(): p for p in points if len(p) >= 3}
+    unique = {_canonical(p): p for p in points if len(p) >= 3}
     if not unique:
         raise ReadError(f"expected closed contours in region {number}, found none: points and lines enclose no volume")
     return list(unique.values())
+
+
+def _canonical(points_N3: Array) -> bytes:
+    """The same for the same polygon, whatever its first point and sense, and whether the first point ends it too.
+
+    By the even-odd rule a contour that is there twice would cancel itself out.
+    """
+    points = [tuple(p) for p in np.round(points_N3, 3) + 0.0]
+    points = [p for p, before in zip(points, [points[-1], *points[:-1]], strict=True) if p != before] or points[:1]
+    turns = []
+    for way in (points, points[::-1]):
+        starts = [i for i, p in enumerate(way) if p == min(way)]
+        turns.append(min(way[i:] + way[:i] for i in starts))
+    return np.array(min(turns)).tobytes()
 
 
 def rasterise(contours_lps: Sequence[Array], grid: Grid) -> Array:
     """Closed contours [N, 3] in LPS mm, in planes of the grid's axis 0 -> uint8 [Z, Y, X], 1 where a centre is inside.
 
     Raises:
-        GeometryError: a contour lies off the slices, or beyond the first or last one.
+        GeometryError: a contour lies off the slices, or beyond the image; contours leave out slices regularly.
     """
     edges = [_edges(np.asarray(points, np.float64), grid) for points in contours_lps]
     z_E, y0_E, x0_E, y1_E, x1_E = (np.concatenate(column) for column in zip(*edges, strict=True))
+    _require_every_slice(np.unique(z_E))
     down = y0_E > y1_E
     y0_E, y1_E = np.where(down, y1_E, y0_E), np.where(down, y0_E, y1_E)
     x0_E, x1_E = np.where(down, x1_E, x0_E), np.where(down, x0_E, x1_E)
@@ -104,7 +119,20 @@ def rasterise(contours_lps: Sequence[Array], grid: Grid) -> Array:
     crossed_ZYX = np.zeros((grid.shape[0], grid.shape[1], grid.shape[2] + 1), np.uint8)
     where = (z_E[edge], row, np.clip(np.ceil(column), 0, grid.shape[2]).astype(int))
     np.bitwise_xor.at(crossed_ZYX, where, np.uint8(1))
-    return np.bitwise_xor.accumulate(crossed_ZYX, axis=2)[..., :-1]
+    inside_ZYX = np.bitwise_xor.accumulate(crossed_ZYX, axis=2)[..., :-1]
+    if not inside_ZYX.any():  # smaller than a voxel, and between centres: empty would mean that it is absent
+        z, y, x = (round(float(np.mean(v))) for v in (z_E, y0_E, x0_E))
+        inside_ZYX[z, min(max(y, 0), grid.shape[1] - 1), min(max(x, 0), grid.shape[2] - 1)] = 1
+    return inside_ZYX
+
+
+def _require_every_slice(z_N: Array) -> None:
+    steps = np.diff(z_N)
+    if len(steps) >= 2 and steps.min() > 1:
+        raise GeometryError(
+            f"expected contours on neighbouring slices, found them on every {steps.min()}. slice or fewer: drawn on a "
+            f"series with wider slices, or meant to be interpolated; let the planning system fill in the others"
+        )
 
 
 def _edges(points_N3: Array, grid: Grid) -> tuple[Array, Array, Array, Array, Array]:
@@ -124,6 +152,11 @@ def _edges(points_N3: Array, grid: Grid) -> tuple[Array, Array, Array, Array, Ar
             f"drawn on another series"
         )
     y, x = np.round(index_N3[:, 1:].T, _INDEX_DECIMALS)
+    if y.max() < -0.5 or x.max() < -0.5 or y.min() > grid.shape[1] - 0.5 or x.min() > grid.shape[2] - 0.5:
+        raise GeometryError(
+            f"expected every contour within the series' {grid.shape[1]} rows and {grid.shape[2]} columns, found one at "
+            f"rows {y.min():.0f} to {y.max():.0f}, columns {x.min():.0f} to {x.max():.0f}: drawn on another series"
+        )
     return np.full(len(y), z), y, x, np.roll(y, -1), np.roll(x, -1)
 
 

@@ -82,18 +82,38 @@ def refuse_unlike_suv(array_ZYX: Array, *, bits: int, scaled: bool) -> None:
     Raises:
         UnitError: an 8-bit picture, a CT, or an activity concentration.
     """
-    lowest, highest = float(array_ZYX.min()), float(array_ZYX.max())
     if bits == 8 and not scaled:
+        lowest, highest = float(array_ZYX.min()), float(array_ZYX.max())
         raise UnitError(
             f"expected SUVbw, found integers of 8 bits from {lowest:g} to {highest:g}: a picture of the PET; convert "
             f"the original series"
         )
+    lowest = float(array_ZYX.min())
     if lowest < -50:
         raise UnitError(f"expected SUVbw, found values from {lowest:g}: no uptake is that negative; is this the CT?")
+    refuse_unlike_uptake(array_ZYX, 50)
+
+
+def refuse_unlike_uptake(array_ZYX: Array, highest_mean: float = 500) -> None:
+    """Refuses numbers that no rule of SUV can have meant to yield: a sign, a unit or a time is wrong in the source.
+
+    Args:
+        array_ZYX: SUVbw.
+        highest_mean: of the positive voxels; body tissue has about 1, and a header is given the benefit of the doubt.
+
+    Raises:
+        UnitError: negative throughout, or far above what a body can take up.
+    """
+    lowest, highest = float(array_ZYX.min()), float(array_ZYX.max())
+    if lowest < 0 and highest < -lowest / 10:
+        raise UnitError(
+            f"expected SUVbw, found values from {lowest:g} to {highest:g}: no uptake is negative; a RescaleSlope "
+            f"(0028,1053) of the wrong sign?"
+        )
     positive = array_ZYX[array_ZYX > 0]
     mean = float(positive.mean(dtype=np.float64)) if positive.size else 0.0
-    if mean > 50:
+    if mean > highest_mean:
         raise UnitError(
             f"expected SUVbw, found a mean of {mean:.0f} over the positive voxels (body tissue has about 1): activity "
-            f"in Bq/ml or counts; divide by dose per gram at scan time, or give the DICOM series"
+            f"in Bq/ml or counts, or a weight, dose or time that is wrong: give the DICOM series, or correct its values"
         )

@@ -17,7 +17,7 @@ SERIES_WIDE = (
 
 PER_IMAGE = (
     "CorrectedImage", "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "FrameReferenceTime",
-    "ActualFrameDuration", "TimezoneOffsetFromUTC",
+    "ActualFrameDuration", "TimezoneOffsetFromUTC", "AttenuationCorrectionMethod",
 )  # fmt: skip
 
 _ISOTOPE = (
@@ -64,16 +64,17 @@ def _meaning(item: Any, sequence: str) -> str:
 
 
 def _private(header: Any, group: int, creator: str, wanted: dict[str, int]) -> dict[str, Any]:
-    """Private elements by their creator, wherever its block lies (PS3.5 7.8.1); absent ones are left out."""
+    """Private elements by their creator, in whichever of its blocks (PS3.5 7.8.1) they lie; only those there are."""
+    found: dict[str, Any] = {}
     for block in range(0x10, 0x100):
         try:
             if str(header[group, block].value).strip().lower() != creator.lower():
                 continue
             tags = {name: (group, (block << 8) | element) for name, element in wanted.items()}
-            return {name: _plain(header[tag].value) for name, tag in tags.items() if tag in header}
+            found = {name: _plain(header[tag].value) for name, tag in tags.items() if tag in header} | found
         except PARSE_ERRORS:  # no such element, or one that cannot be read: as good as absent
             continue
-    return {}
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -35,6 +35,10 @@ SUPPLY = {
 DATED_HALF_LIFE_S = 6 * 3600.0
 """With a longer half-life patients come back on later days, and a time of injection without its date is no time."""
 
+LONGEST_NIGHT = timedelta(hours=12)
+"""A time of injection after that of the scan is of the evening before only if no more than this lies between them; else
+the two are of different clocks (UTC and local time), and 17 hours would pass for nine half-lives."""
+
 SAME_CLOCK = timedelta(minutes=1)
 """How far apart two statements of one time may lie."""
 
@@ -103,12 +107,12 @@ def acquisition(instance: Mapping[str, Any]) -> datetime:
 
 
 def injection(instance: Mapping[str, Any], scan: datetime, half_life_s: float) -> datetime:
-    """Start of the injection; a time without date lies within the 24 hours before the scan.
+    """Start of the injection; a time without date is the last one before the scan, over midnight if need be.
 
     GE's private administration time stands in where the standard attributes are absent.
 
     Raises:
-        UnitError: no time; a time without date of a tracer that is scanned days later.
+        UnitError: no time; a time without date of a tracer that is scanned days later, or plainly after the scan.
     """
     found = _datetime(instance, "RadiopharmaceuticalStartDateTime")
     if found is not None:
@@ -128,7 +132,15 @@ def injection(instance: Mapping[str, Any], scan: datetime, half_life_s: float) -
             f"found a time without its date: on which day before the scan? Supply injected with its date"
         )
     start = _parse(scan.strftime("%Y%m%d"), value, "RadiopharmaceuticalStartTime")
-    return start if start <= scan else start - timedelta(days=1)
+    if start <= scan:
+        return start
+    if scan - start + timedelta(days=1) > LONGEST_NIGHT:
+        raise UnitError(
+            f"expected the injection before the scan, found RadiopharmaceuticalStartTime (0018,1072) "
+            f"{(start - scan).total_seconds() / 3600:.2f} h after it: clocks of two time zones, or a scan that begins "
+            f"before its injection; supply the injection time with its date (injected)"
+        )
+    return start - timedelta(days=1)
 
 
 def two_injections_note(instance: Mapping[str, Any]) -> tuple[str, ...]:

@@ -133,7 +133,8 @@ def from_bqml(instances: Sequence[Mapping[str, Any]]) -> Suv:
     if min(elapsed) < 0 or max(elapsed) > MOST_HALF_LIVES * half_life_s:
         raise UnitError(
             f"expected a scan at most {MOST_HALF_LIVES} half-lives after injection, found {min(elapsed) / 3600:.2f} to "
-            f"{max(elapsed) / 3600:.2f} h with a half-life of {half_life_s:g} s: one of the dates or times is wrong"
+            f"{max(elapsed) / 3600:.2f} h with a half-life of {half_life_s:g} s: one of the dates or times is wrong; "
+            f"supply the injection time (injected)"
         )
     return Suv(tuple(atinjection * 2 ** (s / half_life_s) for s in elapsed), rule)
 
@@ -144,7 +145,7 @@ def _dose(instance: Mapping[str, Any]) -> float:
     if dose_bq <= 0:
         raise UnitError(f"{expected}: supply the administered dose (dose_bq)")
     if dose_bq < DOSE_BQ[0]:
-        raise UnitError(f"{expected}: probably in MBq; correct the header or supply dose_bq")
+        raise UnitError(f"{expected}: probably in {'kBq' if dose_bq >= 1000 else 'MBq'}; supply dose_bq")
     if dose_bq > DOSE_BQ[1]:
         raise UnitError(f"{expected}: no patient gets more than {DOSE_BQ[1]:g}; supply dose_bq")
     return dose_bq
@@ -164,6 +165,9 @@ def _require_attenuation(instances: Sequence[Mapping[str, Any]]) -> None:
         done = _corrected(instance)
         if done and "ATTN" not in done:
             raise UnitError(f"expected an attenuation-corrected PET (CorrectedImage with ATTN), found {done}")
+        method = str(instance.get("AttenuationCorrectionMethod") or "").strip().upper()
+        if not done and method in ("NONE", "NO"):
+            raise UnitError(f"expected an attenuation-corrected PET, found AttenuationCorrectionMethod {method}")
 
 
 def _corrected(instance: Mapping[str, Any]) -> list[str]:

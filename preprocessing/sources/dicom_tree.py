@@ -8,12 +8,11 @@ paths, and paths of an archive often hold names.
 
 from __future__ import annotations
 
-import filecmp
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -25,9 +24,10 @@ from preprocessing.manifest import write_manifest
 from preprocessing.read_dicom_masks import Segment, read_segments
 from preprocessing.read_nifti import SUFFIXES
 from preprocessing.rtstruct import CLOSED, read_structures
+from preprocessing.sources.grouping import studies
 from preprocessing.sources.headers import Header, read_headers
 from preprocessing.sources.series_rules import Choice, IntakeConfig, SeriesFacts, choose
-from preprocessing.sources.sidecar import sidecar_rows
+from preprocessing.sources.sidecar import sidecar_path, sidecar_rows
 from preprocessing.study import KEYED, patient_key
 from vol3d.dicom.listing import SUFFIX, write_listing
 from vol3d.errors import ManifestError, ReadError
@@ -83,14 +83,15 @@ def sort_out(folder: Path, lists: Path, config: IntakeConfig, *, workers: int = 
     found = Intake()
     files = list(_files(folder))
     nifti = [path for path in files if path.name.endswith(SUFFIXES)]
+    apart = {*nifti, *map(sidecar_path, nifti)}
     headers: list[Header] = []
     left_out: Counter[str] = Counter()
-    for header in _read_all([path for path in files if not path.name.endswith(SUFFIXES)], workers):
+    for header in _read_all([path for path in files if path not in apart], workers):
         if isinstance(header, str):
             left_out[header] += 1
         else:
             headers.append(header)
-    for study_id, series in _studies(headers, folder, left_out):
+    for study_id, series in studies(headers, folder, left_out):
         _one_study(study_id, series, lists / study_id, folder, config, found)
     taken, records = sidecar_rows(nifti, folder, left_out)
     found.rows += taken
@@ -99,7 +100,7 @@ def sort_out(folder: Path, lists: Path, config: IntakeConfig, *, workers: int = 
     return found
 
 
-# -- files -> series -> studies ----------------------------------------------------------------------------------
+# -- files -> headers ----------------------------------------------------------------------------------
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -126,32 +127,6 @@ def _mapped(batches: Sequence[Sequence[Path]], workers: int) -> Iterator[list[He
     context.set_forkserver_preload(["preprocessing.sources.headers"])
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         yield from pool.map(read_headers, batches)
-
-
-def _studies(
-    headers: Iterable[Header], folder: Path, left_out: Counter[str]
-) -> Iterator[tuple[str, list[SeriesFacts]]]:
-    """Opaque study id and series, by UIDs; files without UIDs belong together if they lie in one folder."""
-    studies: dict[str, dict[tuple[str, str], list[Header]]] = {}
-    seen: dict[str, Path] = {}
-    for header in headers:
-        first = seen.setdefault(header.instance_uid, header.path) if header.instance_uid else header.path
-        if first != header.path and filecmp.cmp(first, header.path, shallow=False):
-            left_out["a copy of another file"] += 1
-            continue
-        if "LOCALIZER" in header.image_type and header.kind in ("CT", "PT"):
-            kind = f"{header.kind} localizer"  # of a series with images, too
-        else:
-            kind = header.kind
-        place = f"folder {header.path.parent.relative_to(folder)}"
-        study = studies.setdefault(header.study_uid or place, {})
-        study.setdefault((kind, header.series_uid or place), []).append(header)
-    for uid, series in studies.items():
-        facts = [
-            SeriesFacts("e" + patient_key(f"series {kind} {name}")[:11], tuple(members))
-            for (kind, name), members in series.items()
-        ]
-        yield "s" + patient_key(f"study {uid}"), facts
 
 
 # -- one study ---------------------------------------------------------------------------------------------------
@@ -196,6 +171,8 @@ def _record(study_id: str, series: SeriesFacts, used_as: str | None, reason: str
         "used_as": used_as,
         "reason": reason,
     }
+    if series.note:
+        record["note"] = series.note
     if first.kind in ("CT", "PT"):
         record["slices"] = sum(len(h.frames) for h in series.headers)
         if isinstance(series.grid, str) and used_as:

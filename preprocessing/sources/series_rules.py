@@ -72,6 +72,8 @@ class SeriesFacts:
     name: str
     """Opaque."""
     headers: tuple[Header, ...]
+    note: str = ""
+    """How it came into its study, where that is not by the Study Instance UID alone."""
 
     @property
     def first(self) -> Header:
@@ -84,6 +86,8 @@ class SeriesFacts:
         faults = [h.fault for h in self.headers if h.fault]
         if faults:
             return f"{len(faults)} of {len(self.headers)} files: {faults[0]}"
+        if len({h.kernel for h in self.headers}) > 1:
+            return "several reconstructions under one Series Instance UID (ConvolutionKernel differs); separate them"
         frames = [replace(f, path=Path(opaque(i))) for i, h in enumerate(self.headers) for f in h.frames]
         try:
             return stack(frames)[1]

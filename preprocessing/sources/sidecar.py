@@ -1,8 +1,9 @@
 """NIfTI files beside a JSON of the same name, as dcm2niix and BIDS write them -> manifest rows.
 
 The JSON says what the image is: ``Modality`` (CT or PT, dcm2niix's) or ``image`` (ct, pet or mask, ours). A mask names
-its ``phrases``. Images and masks of one study share ``study_id`` or ``StudyInstanceUID``, else their folder. Any other
-key of a manifest row (`docs/data-flow.md`) may stand in the JSON of an image. A PET must say that it is in SUVbw.
+its ``phrases``. Images and masks of one study share ``study_id`` or ``StudyInstanceUID``, else subject and session of a
+BIDS name (``sub-01_ses-2_ct.nii.gz``), else their folder. Any other key of a manifest row (`docs/data-flow.md`) may
+stand in the JSON of an image. A PET must say that it is in SUVbw.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def sidecar_rows(
             left_out[found] += 1
             continue
         study_id, image = found.study_id(folder), found.image
-        fault = _added(studies.setdefault(study_id, {"study_id": study_id, "masks": []}), found)
+        row = studies.setdefault(study_id, {"study_id": study_id, "masks": []})
+        fault = _added(row, found, found.bids(folder)[0] or f"study {study_id}")
         report.append({
             "study": study_id, "kind": f"NIfTI {image}", "files": 1,
             "used_as": None if fault else {"mask": "masks"}.get(image, image), "reason": fault,
@@ -57,7 +59,7 @@ class _Sidecar:
     @classmethod
     def of(cls, path: Path) -> _Sidecar | str:
         """The sidecar, or why the file cannot be used."""
-        beside = path.with_name(re.sub(r"\.nii(\.gz)?$", ".json", path.name))
+        beside = sidecar_path(path)
         if not beside.is_file():
             return "NIfTI without a JSON of the same name: nothing says what it is"
         try:
@@ -77,12 +79,30 @@ class _Sidecar:
         stated = str(self.record.get("study_id") or "")
         if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", stated):
             return stated
-        key = stated or self.record.get("StudyInstanceUID") or f"folder {self.path.parent.relative_to(folder)}"
+        place = f"folder {self.path.parent.relative_to(folder)}"
+        key = stated or self.record.get("StudyInstanceUID") or "".join(self.bids(folder)) or place
         return "s" + patient_key(f"study {key}")
 
+    def bids(self, folder: Path) -> tuple[str, str]:
+        """Subject, with the data set's folder, and session; BIDS spreads a study over ``sub-01/anat``, ``sub-01/pet``.
 
-def _added(row: dict[str, Any], found: _Sidecar) -> str:
-    """Puts an image or mask into its study's row; returns why not, else nothing."""
+        Empty for names of another kind.
+        """
+        found = re.match(r"(sub-[A-Za-z0-9]+)(_ses-[A-Za-z0-9]+)?_", self.path.name)
+        if not found:
+            return "", ""
+        parts = self.path.parent.relative_to(folder).parts
+        inside = parts[: parts.index(found[1])] if found[1] in parts else parts
+        return "/".join([*inside, found[1]]), found[2] or ""
+
+
+def sidecar_path(path: Path) -> Path:
+    """Where the JSON of a NIfTI file would be."""
+    return path.with_name(re.sub(r"\.nii(\.gz)?$", ".json", path.name))
+
+
+def _added(row: dict[str, Any], found: _Sidecar, subject: str) -> str:
+    """Puts an image or mask into its study's row; returns why not, else nothing. `subject`: if no patient is named."""
     record, path = found.record, str(found.path.resolve())
     if found.image == "mask":
         mask = {key: record[key] for key in _MASK_KEYS if key in record}
@@ -101,5 +121,5 @@ def _added(row: dict[str, Any], found: _Sidecar) -> str:
     row |= {key: record[key] for key in _ROW_KEYS if key in record}
     patient = str(record.get("patient_id") or record.get("PatientID") or "")
     if patient or "patient_id" not in row:
-        row["patient_id"] = KEYED + patient_key(patient or f"study {row['study_id']}")
+        row["patient_id"] = KEYED + patient_key(patient or subject)
     return ""

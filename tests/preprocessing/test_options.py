@@ -36,7 +36,7 @@ def test_complete_file(tmp_path):
         ("tlit: correct", "unknown key 'tlit'; did you mean 'tilt'"),
         ("tilt: yes", "one of 'refuse', 'correct'"),
         ("pet: {weight: 70}", "unknown key 'weight'"),
-        ("pet: {injected: 10:35:00}", "expected str"),  # YAML 1.1 reads a number in base 60
+        ("pet: {injected: 10:35:00}", "a time in quotes"),  # YAML 1.1 reads a number in base 60
     ],
 )
 def test_mistakes(tmp_path, text, message):

@@ -70,13 +70,25 @@ def frames_of(series: Series) -> list[Frame]:
         ReadError: a slice has no position, orientation, spacing or size, or is no single-channel image.
     """
     frames = [frame for instance in series.instances for frame in _frames(instance)]
-    frame_of_reference = {str(f.header.get("FrameOfReferenceUID") or "") for f in frames}
-    if len(frame_of_reference) > 1:
-        raise ReadError(
-            f"expected one FrameOfReferenceUID in {series}, found {len(frame_of_reference)}: "
-            f"{sorted(frame_of_reference)}; these slices do not share a coordinate system"
-        )
+    _one(frames, "FrameOfReferenceUID", series, "these slices do not share a coordinate system")
+    _one(frames, "PatientID", series, "these slices are of several patients; separate them")
+    _one(
+        frames, "ConvolutionKernel", series, "several reconstructions, whose slices may lie between each other; "
+        "separate them"
+    )  # fmt: skip
     return frames
+
+
+def _one(frames: Sequence[Frame], keyword: str, series: Series, meaning: str) -> None:
+    """Refuses a series of several values; which, is not said: they may name a patient."""
+    first: dict[str, Frame] = {}
+    for frame in frames:
+        first.setdefault(str(frame.header.get(keyword) or ""), frame)
+    if len(first) > 1:
+        a, b = list(first.values())[:2]
+        raise ReadError(
+            f"expected one {keyword} in {series}, found {len(first)}, e.g. in {a.name} and {b.name}: {meaning}"
+        )
 
 
 def numbers(header: Dataset, keyword: str, count: int, where: str) -> tuple[float, ...]:
@@ -158,6 +170,9 @@ def _frame(instance: Instance, index: int, number: int | None, sources: Sequence
     def several(keyword: str, count: int) -> tuple[float, ...]:
         return numbers(find(keyword), keyword, count, where)
 
+    spacing_mm = several("PixelSpacing", 2)
+    if min(spacing_mm) <= 0:
+        raise ReadError(f"{where}: expected PixelSpacing (0028,0030) of two positive lengths, found {list(spacing_mm)}")
     rescale_type: Any = find("RescaleType").get("RescaleType")
     return Frame(
         path=instance.path,
@@ -168,7 +183,7 @@ def _frame(instance: Instance, index: int, number: int | None, sources: Sequence
         columns=int(numbers(instance.header, "Columns", 1, where)[0]),
         position_mm=several("ImagePositionPatient", 3),
         orientation=several("ImageOrientationPatient", 6),
-        spacing_mm=several("PixelSpacing", 2),
+        spacing_mm=spacing_mm,
         slope=optional("RescaleSlope"),
         intercept=optional("RescaleIntercept"),
         rescale_type=str(rescale_type or "").strip().upper(),

@@ -66,6 +66,9 @@ _USED = (
 )  # fmt: skip
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _PIXEL_TAGS = ((0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x7FE0, 0x0010))
+_INTEGER_PIXELS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
+"""Pixel Data (7FE0,0010) in either byte order."""
+
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
@@ -94,8 +97,8 @@ class Series:
     instances: tuple[Instance, ...]
 
     def __str__(self) -> str:
-        count = len(self.instances)
-        return f"{self.modality} series {self.uid or '(no UID)'} ({count} file{'s' if count > 1 else ''})"
+        count, first = len(self.instances), self.instances[0].path.name
+        return f"{self.modality} series of {first} ({count} file{'s' if count > 1 else ''})"
 
 
 @dataclass(frozen=True)
@@ -245,7 +248,21 @@ def _fault(header: Dataset, file: BinaryIO, size: int) -> str | None:
     if length == _UNDEFINED_LENGTH:
         return _fragments_fault(file, size)
     held = size - file.tell()
-    return None if held >= length else f"truncated: {held} of {length} bytes of pixel data"
+    if held < length:
+        return f"truncated: {held} of {length} bytes of pixel data"
+    return None if syntax.is_encapsulated or head[:4] not in _INTEGER_PIXELS else _size_fault(header, length)
+
+
+def _size_fault(header: Dataset, length: int) -> str | None:
+    """Why more bytes than Rows, Columns and Bits Allocated mean are another image; less than a row may be padding."""
+    sizes = [header.get(k) for k in ("Rows", "Columns", "BitsAllocated")]
+    if not all(isinstance(size, int) and size > 0 for size in sizes) or header.get("SamplesPerPixel") != 1:
+        return None  # that is refused where frames are read
+    rows, columns, bits = sizes
+    wanted = int(header.get("NumberOfFrames") or 1) * rows * columns * bits // 8
+    if length < wanted + max(columns * bits // 8, 2):
+        return None
+    return f"{length} bytes of pixel data where its header ({rows} rows, {columns} columns, {bits} bits) means {wanted}"
 
 
 def _fragments_fault(file: BinaryIO, size: int) -> str | None:

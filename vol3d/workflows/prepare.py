@@ -76,6 +76,11 @@ def prepare(
     recipe = load_recipe(config)
     if rules is not None and source != "dicom_tree":
         raise ConfigError(f"expected --rules with --source dicom_tree, found it with source {source!r}")
+    if source == "dicom_tree" and shard[1] > 1:
+        raise ConfigError(
+            f"expected one intake for all {shard[1]} shards, found --source dicom_tree with --shard: each would read "
+            f"the whole archive; run 'vol3d intake FOLDER --out DIR' once, then preprocess DIR/manifest.jsonl"
+        )
     if source == "dicom_tree":
         private = Path(out).with_name(f"{Path(out).name}.intake")
         manifest = intake(manifest, private, rules=rules, workers=workers)
