@@ -1,7 +1,7 @@
 """How well probabilities answer "is it there?": ranking, calibration, and the thresholds chosen on validation.
 
-Truth is 1, 0 or NaN. NaN is unknown and left out, as it gives no loss in training. A figure that is not defined (AUROC
-with one class only) is NaN, never a guess.
+Truth is 1, 0, or unknown (NaN or None), which is left out, as it gives no loss in training. A figure that is not
+defined (AUROC with one class only) is NaN, never a guess. Curves, operating points and tables are in `operating`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 from scipy.stats import rankdata
 
@@ -34,7 +34,7 @@ class Reliability:
 
 def auroc(truth_N: Array, score_N: Array) -> float:
     """Chance that a present case scores above an absent one, ties counting half (Mann-Whitney); NaN with one class."""
-    truth, score = _known(truth_N, score_N)
+    truth, score = known_cases(truth_N, score_N)
     positive = int(truth.sum())
     negative = len(truth) - positive
     if not positive or not negative:
@@ -45,7 +45,7 @@ def auroc(truth_N: Array, score_N: Array) -> float:
 
 def average_precision(truth_N: Array, score_N: Array) -> float:
     """Mean precision over the recall steps, equal scores taken as one step; NaN if nothing is present."""
-    truth, score = _known(truth_N, score_N)
+    truth, score = known_cases(truth_N, score_N)
     if not truth.any():
         return float("nan")
     order = np.argsort(-score, kind="stable")
@@ -57,19 +57,14 @@ def average_precision(truth_N: Array, score_N: Array) -> float:
 
 def brier(truth_N: Array, probability_N: Array) -> float:
     """Mean squared difference of probability and truth; NaN without a case."""
-    truth, probability = _known(truth_N, probability_N, probability=True)
+    truth, probability = known_cases(truth_N, probability_N, probability=True)
     return float(np.mean((probability - truth) ** 2)) if len(truth) else float("nan")
 
 
 def reliability(truth_N: Array, probability_N: Array, bins: int = 10) -> Reliability:
     """Calibration curve over `bins` equal bins of 0..1 (the last one closed); empty bins are left out."""
-    truth, probability = _known(truth_N, probability_N, probability=True)
-    where = np.minimum((probability * bins).astype(int), bins - 1)
-    count = np.bincount(where, minlength=bins)
-    held = count > 0
-    predicted = np.bincount(where, probability, minlength=bins)[held] / count[held]
-    observed = np.bincount(where, truth, minlength=bins)[held] / count[held]
-    return Reliability(predicted, observed, count[held])
+    truth, probability = known_cases(truth_N, probability_N, probability=True)
+    return _binned(truth, probability, np.minimum((probability * bins).astype(int), bins - 1), bins)
 
 
 def calibration_error(truth_N: Array, probability_N: Array, bins: int = 10) -> float:
@@ -77,7 +72,55 @@ def calibration_error(truth_N: Array, probability_N: Array, bins: int = 10) -> f
     curve = reliability(truth_N, probability_N, bins)
     if not curve.count.sum():
         return float("nan")
+    return _gap(curve)
+
+
+def adaptive_calibration_error(truth_N: Array, probability_N: Array, bins: int = 10) -> float:
+    """The same over bins that hold about as many cases each (Nguyen and O'Connor 2015); NaN without a case.
+
+    Rare findings crowd near 0, where equal bins of 0..1 see one bin only. Equal probabilities share a bin, so that the
+    order of the cases does not matter.
+    """
+    truth, probability = known_cases(truth_N, probability_N, probability=True)
+    if not len(truth):
+        return float("nan")
+    middle = (rankdata(probability) - 0.5) / len(probability)  # of each group of ties, in 0..1
+    return _gap(_binned(truth, probability, (middle * bins).astype(int), bins))
+
+
+def _binned(truth: Array, probability: Array, where: Array, bins: int) -> Reliability:
+    count = np.bincount(where, minlength=bins)
+    held = count > 0
+    predicted = np.bincount(where, probability, minlength=bins)[held] / count[held]
+    observed = np.bincount(where, truth, minlength=bins)[held] / count[held]
+    return Reliability(predicted, observed, count[held])
+
+
+def _gap(curve: Reliability) -> float:
     return float(np.average(np.abs(curve.observed - curve.predicted), weights=curve.count))
+
+
+def fit_temperature(truth_N: Array, logit_N: Array) -> float:
+    """T > 0 such that sigmoid(logit / T) is the probability that a case is present (Guo et al. 2017).
+
+    Maximum likelihood on Platt's softened targets, which keep it finite where the logits separate the classes. It moves
+    no case across a probability of one half; where the model is biased, `fit_platt` is the better choice. With fewer
+    than two classes the answer is 1.
+    """
+    truth, logit = known_cases(truth_N, logit_N)
+    positive = int(truth.sum())
+    if not 0 < positive < len(truth) or not logit.any():
+        return 1.0
+    target = _softened(truth, positive)
+    size = float(np.sqrt(np.mean(logit**2)))  # fitted on logits of size 1, so that any scale converges
+    unit = logit / size
+
+    def loss(log_scale: float) -> float:
+        z = np.exp(log_scale) * unit
+        return float(np.mean(np.logaddexp(0, z) - target * z))
+
+    found = minimize_scalar(loss, bounds=(np.log(MIN_SCALE), np.log(1 / MIN_SCALE)), method="bounded")
+    return size / float(np.exp(found.x))
 
 
 def fit_platt(truth_N: Array, logit_N: Array) -> tuple[float, float]:
@@ -87,12 +130,12 @@ def fit_platt(truth_N: Array, logit_N: Array) -> tuple[float, float]:
     logits separate the classes. The scale is at least `MIN_SCALE`. With fewer than two classes there is nothing to
     learn from and the answer is (1.0, 0.0): the model's own probability.
     """
-    truth, logit = _known(truth_N, logit_N)
+    truth, logit = known_cases(truth_N, logit_N)
     positive = int(truth.sum())
     negative = len(truth) - positive
     if not positive or not negative:
         return 1.0, 0.0
-    target = np.where(truth, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    target = _softened(truth, positive)
     spread = float(logit.std()) or 1.0  # fitted on logits of mean 0 and deviation 1, so that any scale converges
     centre = float(logit.mean())
     unit = (logit - centre) / spread
@@ -109,6 +152,11 @@ def fit_platt(truth_N: Array, logit_N: Array) -> tuple[float, float]:
     return scale, float(found.x[1]) - scale * centre
 
 
+def _softened(truth: Array, positive: int) -> Array:
+    """Platt's targets: as if one more case of each class had been seen."""
+    return np.where(truth, (positive + 1) / (positive + 2), 1 / (len(truth) - positive + 2))
+
+
 def choose_threshold(truth_N: Array, score_N: Array, criterion: Literal["youden", "f1"] = "youden") -> float:
     """The threshold t, to be used as ``score >= t``, that is best on these (validation) cases.
 
@@ -116,7 +164,7 @@ def choose_threshold(truth_N: Array, score_N: Array, criterion: Literal["youden"
     maximises sensitivity + specificity, `f1` the F1 of presence. Of equally good ones the nearest to 0.5 wins. With one
     class only nothing can be chosen, and the answer is 0.5.
     """
-    truth, score = _known(truth_N, score_N)
+    truth, score = known_cases(truth_N, score_N)
     positive = int(truth.sum())
     negative = len(truth) - positive
     if not positive or not negative:
@@ -134,8 +182,12 @@ def choose_threshold(truth_N: Array, score_N: Array, criterion: Literal["youden"
     return float(candidates[best[np.abs(candidates[best] - 0.5).argmin()]])
 
 
-def _known(truth_N: Array, score_N: Array, probability: bool = False) -> tuple[Array, Array]:
-    """Truth as bool and scores as float64 of the cases whose truth is known."""
+def known_cases(truth_N: Array, score_N: Array, probability: bool = False) -> tuple[Array, Array]:
+    """Truth as bool and scores as float64 of the cases whose truth is known.
+
+    Raises:
+        Vol3dError: lengths differ, truth is not 0, 1 or unknown, a score is not finite, or no probability where asked.
+    """
     truth, score = np.asarray(truth_N, np.float64).ravel(), np.asarray(score_N, np.float64).ravel()
     if truth.shape != score.shape:
         raise Vol3dError(f"expected a score for each of {truth.size} cases, found {score.size}")
