@@ -103,6 +103,31 @@ def test_off_the_slices_is_refused():
         drawn(box(1, 1, 4, 4, z=7))
 
 
+def test_contours_that_leave_out_slices():
+    with pytest.raises(GeometryError, match=r"on every 2\. slice or fewer: .* interpolated"):
+        drawn(*(box(1, 1, 4, 4, z=z) for z in (0, 2, 4)))
+    assert drawn(*(box(1, 1, 4, 4, z=z) for z in (0, 1, 4))).any(axis=(1, 2)).tolist() == [
+        True,
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_a_contour_beside_the_picture_is_refused():
+    with pytest.raises(
+        GeometryError, match="within the series' 12 rows and 10 columns, found one at rows 2 to 4, colum"
+    ):
+        drawn(box(40, 2, 44, 4))
+
+
+def test_a_region_between_centres_keeps_its_nearest_voxel():
+    """An empty mask would say that the lesion is absent."""
+    mask = drawn(box(3.1, 5.1, 3.4, 5.3))
+    assert np.argwhere(mask).tolist() == [[2, 5, 3]]
+
+
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
@@ -189,3 +214,18 @@ def test_a_segment_of_a_part_of_the_slices(ct, tmp_path):
     moved = Grid.from_lps(ct.volume.grid.shape, ct.volume.grid.affine_lps + np.array([[0, 0, 0, 2.0]] + [[0] * 4] * 3))
     with pytest.raises(GeometryError, match=r"found them 2\.00 mm apart"):
         read_dicom_mask(tmp_path / "seg.dcm", 1, {"ct": DrawnOn(moved, ct.files)})
+
+
+@pytest.mark.parametrize("again", [lambda p: p, lambda p: p[::-1], lambda p: np.roll(p, 2, axis=0),
+                                   lambda p: np.concatenate([p, p[:1]])],
+                         ids=["same", "other sense", "other start", "closed"])  # fmt: skip
+def test_a_contour_that_is_there_twice_does_not_cancel_out(ct, tmp_path, again):
+    source = pydicom.dcmread(ct.files[0])
+    x, y, z = (float(v) for v in source.ImagePositionPatient)
+    points = np.array([(x + 20, y + 20, z), (x + 90, y + 20, z), (x + 90, y + 80, z), (x + 40, y + 80, z)])
+    structure_set(tmp_path / "once.dcm", source, [points])
+    structure_set(tmp_path / "twice.dcm", source, [points, again(points)])
+    images = {"ct": DrawnOn(ct.volume.grid, ct.files)}
+    once, twice = (read_dicom_mask(tmp_path / f"{n}.dcm", 7, images).array_ZYX for n in ("once", "twice"))
+    assert once.any()
+    np.testing.assert_array_equal(once, twice)

@@ -138,3 +138,34 @@ def test_pack_keeps_integers_and_falls_back_to_float32():
         assert out.dtype == np.float32
         np.testing.assert_array_equal(out[:, 0, 0], np.float32([-1024, 3071, 7, odd]))
     assert pack(whole, (3, 2, 2), np.float32).dtype == np.float32
+
+
+def cropped_body():
+    """A view that the body nearly fills: one voxel in sixteen is air."""
+    out = np.rint(RNG.normal(40, 15, (8, 32, 32))).astype(np.int16)
+    out[:, :2] = np.rint(RNG.normal(-1000, 12, (8, 2, 32)))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (-body(), r"\d\d% of the values at \+1000 and hardly any air at -1000: the sign is turned round"),
+        (cropped_body() - 1024, "6% under -1500 instead of about -1000 .*: rescaled twice"),
+        (
+            np.where(body() < -900, body().astype(np.float32) + 65536, body()),
+            "up to 64.*beyond any scale of HU: signed",
+        ),
+    ],
+    ids=["turned round", "twice, in a body that fills the view", "negative numbers read as unsigned"],
+)
+def test_numbers_that_only_look_like_hu(array, message):
+    with pytest.raises(UnitError, match=message):
+        to_hu(array.copy(), bits=16, signed=True)
+    to_hu(array.copy(), bits=16, signed=True, assume_hu=True)
+
+
+def test_a_view_within_dense_bone_passes():
+    bone = np.rint(RNG.normal(1100, 250, (8, 32, 32))).astype(np.int16)
+    bone[:, :4] = RNG.integers(-60, 120, (8, 4, 32))
+    to_hu(bone, bits=16, signed=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from preprocessing.manifest import BadRow, read_manifest
-from preprocessing.options import ReadOptions, load_options
+from preprocessing.options import PetSupplement, ReadOptions, load_options
 from preprocessing.reading import read_image
 from preprocessing.study import build_entry, fingerprint
 from preprocessing.transforms import PreprocessConfig
@@ -118,3 +118,15 @@ def test_files_in_the_docs_are_read(tmp_path, page):
     for block in blocks:
         (tmp_path / "a.yaml").write_text(block.split("```")[0])
         assert load_options(tmp_path / "a.yaml") != ReadOptions()
+
+
+@pytest.mark.parametrize("time", ["2024-01-31T10:35:00", "2024-01-31 10:35", "2024-01-31 10:35:00.5"])
+def test_forms_of_a_time(time):
+    found = PetSupplement(injected=time).attributes()["RadiopharmaceuticalStartDateTime"]
+    assert str(found).startswith("202401311035")
+
+
+@pytest.mark.parametrize("time", ["99:99:99", "10:61", "1035.5", "24:00:00", "31.1. 10:35"])
+def test_no_times(time):
+    with pytest.raises(ConfigError, match="injected: expected"):
+        ReadOptions(pet=PetSupplement(injected=time))

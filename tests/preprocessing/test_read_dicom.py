@@ -3,12 +3,14 @@
 import contextlib
 import io
 import shutil
+from base64 import b85decode
 
 import numpy as np
 import pytest
 from pydicom import dcmwrite
 from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 
 from preprocessing.options import PetSupplement, ReadOptions
@@ -730,3 +732,96 @@ def test_orientation_phantom_in_both_formats(data_dir):
     mirror = nifti.grid.affine.copy()
     mirror[2] *= -1
     np.testing.assert_allclose(dicom.grid.flip((0,)).affine, mirror, atol=1e-6)
+
+
+# -- turned, mixed, of another size ----------------------------------------------------------------------------------
+
+
+def test_a_negative_slope_is_judged_by_the_air(tmp_path):
+    hu = ct_hu(4)
+    turned = [slice_((-s).astype(np.int16), 3.0 * i, i, slope=-1, intercept=0) for i, s in enumerate(hu)]
+    np.testing.assert_array_equal(read_image(save(tmp_path / "meant", turned), "ct").volume.array_ZYX, hu)
+    wrong = [slice_(s, 3.0 * i, i, slope=-1, intercept=0) for i, s in enumerate(hu)]
+    with pytest.raises(UnitError, match=r"air in a CT with a negative RescaleSlope .* found none"):
+        read_image(save(tmp_path / "wrong", wrong), "ct")
+
+
+def test_a_negative_slope_of_a_pet(tmp_path):
+    with pytest.raises(UnitError, match=r"found values from -.* no uptake is negative; a RescaleSlope"):
+        read_image(save(tmp_path, pet_series(RescaleSlope=-2)), "pet")
+
+
+def test_activity_that_calls_itself_suv(tmp_path):
+    with pytest.raises(UnitError, match=r"found a mean of 200\d over the positive voxels"):
+        read_image(save(tmp_path, pet_series(RescaleSlope=2, Units="GML")), "pet")
+
+
+def test_kernels_that_lie_between_each_other(tmp_path):
+    datasets = ct_series(ct_hu(6), step=1.25)
+    for i, d in enumerate(datasets):
+        d.ConvolutionKernel = ["B30f", "B70f"][i % 2]
+    with pytest.raises(ReadError, match="one ConvolutionKernel in CT series .*, found 2, e.g. in 000.dcm and 001.dcm"):
+        read_image(save(tmp_path, datasets), "ct")
+
+
+def test_patients_in_one_series_are_not_named(tmp_path):
+    datasets = ct_series(ct_hu(6))
+    datasets[4].PatientID = "OTHER-ID"
+    with pytest.raises(ReadError, match="one PatientID in CT series .*several patients") as caught:
+        read_image(save(tmp_path, datasets), "ct")
+    assert not any(mark in str(caught.value) for mark in ("OTHER-ID", "SECRET", "1.2.3"))
+
+
+@pytest.mark.parametrize("spacing", [[-0.8, 0.7], [0.8, 0]])
+def test_pixel_spacing_that_is_no_length(tmp_path, spacing):
+    with pytest.raises(ReadError, match="PixelSpacing .* of two positive lengths"):
+        read_image(save(tmp_path, ct_series(ct_hu(4), PixelSpacing=spacing)), "ct")
+
+
+def test_more_pixels_than_rows(tmp_path):
+    with pytest.raises(
+        ReadError, match=r"2880 bytes of pixel data where its header \(30 rows, 36 columns, 16 bits\) mea"
+    ):
+        read_image(save(tmp_path, ct_series(ct_hu(4), Rows=30)), "ct")
+    padded = ct_series(hu := ct_hu(4))
+    for d in padded:
+        d.PixelData += bytes(4)  # to a multiple of eight bytes, as some writers do
+    np.testing.assert_array_equal(read_image(save(tmp_path / "padded", padded), "ct").volume.array_ZYX, hu)
+
+
+HTJ2K = b85decode(
+    "|4;u>04YEK0000W0000W00000000000000W0000W0000000000009pH0sl|{2mk^A000XAQUDA90ssL31q1{@0smY86Cj9?kdTm&kdTm&kdTmw"
+    "h=~7W02crOPjF>!N>E53R%LP^FfKASE;BCwkN^q*00001djJ9dlfVEb<@*H(bO68r62JfxKmZbe;{XSA0Lu9T2Xp|}0Ect{zyK3K02MF*1fYPN"
+    "0049V3LfBJ@Bsrf02uxwvjD&V6%YUgs{jB>Wk8H4YLbNj8F;jSM)@tChp3^Uq45b_5Wvv4000H`v;e>W7MuV9b}#@1a4Z{A1P8f%Q`3}{`G5La"
+    "?Qq=y1mqEbIsiBWfG-5NB8npb*uf7!_|QWSJn*oCNs{Cp1fKnpdoI?qhA<hk7{C^?0R*9IX-VN9k9fgPuQ&j}04|;Y0eWNr0_gzIKnEH`CL@k0"
+    "{(tyW)6>(_$+3Ic*slxg99?;HbH8sf^Lu;iy#XlAD$@e&f4_kH0ontIAK?6W0mcuI9YFU0)1MdcJV0>($$KXN008iR>)*Qf?!Ei3Wq<$>fC>o+"
+    "0HBb7TLgpv9dWUhCoVUPvjQ4awNT1}s-y#j4j6Qx$ba|%0AkOZx596nePWbPJq?W{wE_Rx"
+)
+JPEG_LOSSLESS = b85decode(
+    "|JeV;02u%Q0RaI40RR9100000000020RssN5C6je3lIPx03ZPX5di<%00;p900sa6_yE1O=WV&$Zg$(9w&!iR+ilI;b9UU_w>NFg+jDl?o3`fd"
+    "xw~#|+ncuL?YB2=&D(Q!+}*b~ZOz+mZrhu-"
+    "=Iyz=Zf@I~w&$C+=Iyz=Zf@I~w&v}*yKT+eb9UU_w>NFg+jDl?o3`fdxw~#|+ncuL?f3oP&i(iMzg_w7zkR#&-"
+    "(LE6%f3DI?}vN)+uqLi_piNO=<h#zyUpHS@%M|oz2WZ%cbZ8gl1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil"
+    "1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zN"
+    "hFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B"
+    "$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B$`Pil1U_zNhFd<B!K_f"
+)
+"""What OpenJPH and a JPEG encoder with predictor 6 (Process 14, not its first selection value) make of `coded`."""
+
+
+@pytest.mark.parametrize(
+    ("stream", "syntax"),
+    [(HTJ2K, "1.2.840.10008.1.2.4.201"), (HTJ2K, "1.2.840.10008.1.2.4.202"), (HTJ2K, "1.2.840.10008.1.2.4.203"),
+     (JPEG_LOSSLESS, "1.2.840.10008.1.2.4.57"), (JPEG_LOSSLESS, "1.2.840.10008.1.2.4.70")],
+)  # fmt: skip
+def test_lossless_streams_of_other_encoders(tmp_path, stream, syntax):
+    y, x = np.mgrid[:32, :32]
+    coded = np.where(y < 8, 24 + (x + y) % 5, 1024 + 3 * y - 2 * x).astype(np.uint16)
+    datasets = [slice_(coded, 3.0 * i, i) for i in range(3)]
+    for d in datasets:
+        d.file_meta.TransferSyntaxUID = syntax
+        d.PixelData, d["PixelData"].is_undefined_length = encapsulate([stream]), True
+        d["PixelData"].VR = "OB"
+    reading = read_image(save(tmp_path, datasets), "ct")
+    np.testing.assert_array_equal(reading.volume.array_ZYX, np.stack([coded.astype(np.int16) - 1024] * 3))
+    assert ("lossy compressed at its source" in reading.notes) == syntax.endswith("203")  # it may be either

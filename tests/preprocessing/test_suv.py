@@ -425,3 +425,43 @@ def test_private_attributes_by_creator_and_without_their_type():
     assert found["PhilipsPETPrivateGroup"] == {"SUVScaleFactor": "0.000728"}
     assert str(found["GEPrivatePostInjectionDateTime"]) == "20240102105800.00"
     assert str(found["GEPrivateAdministrationDateTime"]) == "20240102100000.00"
+
+
+@pytest.mark.parametrize(("injected", "hours"), [("170000", "6.00"), ("110500", "0.08"), ("225900", "11.98")])
+def test_an_injection_after_the_scan_is_not_of_the_day_before(injected, hours):
+    """17:00 in UTC for a local 11:00: taken as the day before, nine half-lives would have passed."""
+    clock = image(RadiopharmaceuticalStartDateTime=None, RadiopharmaceuticalStartTime=injected)
+    with pytest.raises(UnitError, match=f"injection before the scan, found .* {hours} h after it.*two time zones"):
+        suvbw_factors([clock])
+
+
+def test_an_injection_of_the_evening_before():
+    night = {"SeriesTime": "003000", "AcquisitionTime": "003000"}
+    clock = image(RadiopharmaceuticalStartDateTime=None, RadiopharmaceuticalStartTime="233000", **night)
+    assert suvbw_factors([clock]) == pytest.approx([expected(3600)])
+
+
+@pytest.mark.parametrize(("method", "refused"), [("NONE", True), ("measured,CT", False), (None, False)])
+def test_the_method_speaks_where_corrected_image_is_empty(method, refused):
+    said = image(CorrectedImage=None, AttenuationCorrectionMethod=method)
+    if refused:
+        with pytest.raises(UnitError, match="attenuation-corrected PET, found AttenuationCorrectionMethod NONE"):
+            suvbw_factors([said])
+    else:
+        assert suvbw_factors([said]) == pytest.approx([expected(3600)])
+
+
+def test_a_private_creator_with_two_blocks():
+    from pydicom.dataset import Dataset
+
+    header = Dataset()
+    header.add_new((0x7053, 0x0010), "LO", "Philips PET Private Group")
+    header.add_new((0x7053, 0x0011), "LO", "Someone else")
+    header.add_new((0x7053, 0x0012), "LO", "Philips PET Private Group")
+    header.add_new((0x7053, 0x1009), "DS", "1.5")
+    header.add_new((0x7053, 0x1100), "DS", "9.9")
+    header.add_new((0x7053, 0x1200), "DS", "0.0005")
+    found = metadata(header)["PhilipsPETPrivateGroup"]
+    assert {k: float(v) for k, v in found.items()} == {
+        "ActivityConcentrationScaleFactor": 1.5, "SUVScaleFactor": 0.0005,
+    }  # fmt: skip

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -13,6 +14,7 @@ from pydicom.uid import (
     CTImageStorage,
     ExplicitVRLittleEndian,
     PositronEmissionTomographyImageStorage,
+    RTStructureSetStorage,
     SecondaryCaptureImageStorage,
     XRayRadiationDoseSRStorage,
     generate_uid,
@@ -28,6 +30,7 @@ from vol3d.config import SHIPPED, load_yaml
 from vol3d.dicom.listing import files_of
 from vol3d.errors import ConfigError, ManifestError
 from vol3d.measure import suv_statistics
+from vol3d.workflows.prepare import prepare
 
 STUDY, FRAME = generate_uid(), generate_uid()
 COUNT = itertools.count()
@@ -274,3 +277,99 @@ def test_nifti_with_sidecars(data_dir, tmp_path):
     assert "a PET in Bq/mL" in report
     assert "without a JSON" in report
     assert "MRN-7741" not in report + (tmp_path / "out" / "manifest.jsonl").read_text()
+
+
+# -- where a Study Instance UID is not the whole truth ---------------------------------------------------------------
+
+
+def notes(report):
+    return sorted(r["note"] for r in report if "note" in r)
+
+
+def test_a_ct_that_was_filed_as_a_study_of_its_own(tmp_path):
+    tree = tmp_path / "tree"
+    pet, ct = series(tree / "a", "PT"), series(tree / "b", study=generate_uid())
+    other = series(tree / "b", study=pydicom.dcmread(next((tree / "b").iterdir())).StudyInstanceUID, frame="1.2.99")
+    _, chosen, report = intake(tree, tmp_path / "out")
+    assert sorted(chosen, key=len) == [{"ct": other}, {"ct": ct, "pet": pet}]
+    assert notes(report) == ["from another study of the same patient, joined by its Frame of Reference"]
+
+
+@pytest.mark.parametrize("why", ["another patient", "no patient", "two to choose from"])
+def test_studies_that_are_not_joined(tmp_path, why):
+    tree = tmp_path / "tree"
+    patient = {"another patient": "MRN-1", "no patient": "", "two to choose from": "MRN-7741"}[why]
+    series(tree / "a", "PT", **({"PatientID": ""} if why == "no patient" else {}))
+    series(tree / "b", study=generate_uid(), PatientID=patient)
+    if why == "two to choose from":
+        series(tree / "c", study=generate_uid())
+    _, chosen, report = intake(tree, tmp_path / "out")
+    assert [len(row) for row in chosen] == [1] * len(chosen)
+    assert notes(report) == []
+
+
+def test_patients_under_one_study_uid_are_taken_apart(tmp_path):
+    tree = tmp_path / "tree"
+    pet, ct = series(tree, "PT"), series(tree, PatientID="MRN-2")
+    rows, chosen, report = intake(tree, tmp_path / "out")
+    assert sorted(chosen, key=str) == [{"ct": ct}, {"pet": pet}]
+    assert rows[0].patient_id != rows[1].patient_id
+    assert set(notes(report)) == {"its Study Instance UID names several patients, taken apart by Patient ID"}
+
+
+def test_contours_that_were_filed_as_a_study_of_their_own(tmp_path):
+    tree = tmp_path / "tree"
+    uid = series(tree / "ct")
+    ds, frame, study, drawn_on = Dataset(), Dataset(), Dataset(), Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = RTStructureSetStorage, generate_uid(), "RTSTRUCT"
+    ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.PatientID = generate_uid(), generate_uid(), "MRN-7741"
+    drawn_on.SeriesInstanceUID, frame.FrameOfReferenceUID = uid, FRAME
+    study.RTReferencedSeriesSequence = Sequence([drawn_on])
+    frame.RTReferencedStudySequence = Sequence([study])
+    ds.ReferencedFrameOfReferenceSequence = Sequence([frame])
+    roi, item, contour = Dataset(), Dataset(), Dataset()
+    roi.ROINumber, roi.ROIName, item.ReferencedROINumber = 1, "GTV", 1
+    contour.ContourGeometricType, contour.ContourData = "CLOSED_PLANAR", [-10, -10, 3, 8, -10, 3, 8, 8, 3]
+    item.ContourSequence = Sequence([contour])
+    ds.StructureSetROISequence, ds.ROIContourSequence = Sequence([roi]), Sequence([item])
+    save(ds, tree / "rt" / "rt.dcm")
+    rows, _, report = intake(tree, tmp_path / "out")
+    assert [m.phrases for r in rows for m in r.masks] == [("gtv",)]
+    assert notes(report) == ["from another study, joined by the series it was drawn on"]
+
+
+def test_kernels_in_one_series_are_a_fault(tmp_path):
+    tree = tmp_path / "tree"
+    mixed = series(tree / "a", slices=12, step=1.5, ConvolutionKernel="B30f")
+    for path in sorted((tree / "a").iterdir())[::2]:
+        ds = pydicom.dcmread(path)
+        ds.ConvolutionKernel = "B70f"
+        ds.save_as(path)
+    sound = series(tree / "b", ConvolutionKernel="B70f")
+    _, chosen, report = intake(tree, tmp_path / "out")
+    assert (chosen, mixed != sound) == ([{"ct": sound}], True)
+    assert "several reconstructions under one Series Instance UID" in reasons(report)[0]
+
+
+def test_bids_spreads_a_study_over_folders(tmp_path):
+    tree = tmp_path / "tree"
+    first, second, other = "sub-01/ses-1/{}/sub-01_ses-1_", "sub-01/ses-2/{}/sub-01_ses-2_", "other/sub-01/{}/sub-01_"
+    files = [(first, "CT", "anat"), (first, "PT", "pet"), (second, "CT", "anat"), (other, "CT", "anat")]
+    for name, modality, place in files:
+        name = name.format(place) + modality.lower()
+        path = tree / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), path)
+        (tree / f"{name}.json").write_text(json.dumps({"Modality": modality, "Units": "SUVbw"}))
+    rows = list(read_manifest(take_in(tree, tmp_path / "out")))
+    assert sorted((r.ct is not None, r.pet is not None) for r in rows) == [(True, False)] * 2 + [(True, True)]
+    patients = sorted(r.patient_id for r in rows)
+    assert len(set(patients)) == 2  # two sessions of one subject, and another data set's sub-01
+    report = [json.loads(line) for line in (tmp_path / "out" / "report.jsonl").read_text().splitlines()]
+    assert {r["reason"] for r in report} == {""}  # the JSON files are no strange files
+
+
+def test_shards_of_a_tree_share_one_intake(tmp_path):
+    recipe = SHIPPED / "preprocess" / "demo.yaml"
+    with pytest.raises(ConfigError, match=r"one intake for all 4 shards.*run 'vol3d intake"):
+        prepare(tmp_path, recipe, tmp_path / "out", source="dicom_tree", shard=(1, 4))
