@@ -136,7 +136,7 @@ def _orthanc(folder: Path, tls: bool) -> Iterator[Orthanc]:
         _wait(server, process, folder / "log")
         yield server
     finally:
-        process.terminate()
+        process.kill()  # it takes seconds to end in peace, and nothing of it is kept
         process.wait(30)
         if front:
             front.shutdown()

@@ -1,6 +1,8 @@
 """URLs, credentials and the ledger; what needs a PACS is in tests/workflows/test_send.py."""
 
+import http.server
 import json
+import threading
 
 import pytest
 
@@ -96,3 +98,33 @@ def test_a_ledger_outlives_its_writer(tmp_path):
     assert json.loads(path.read_text().splitlines()[-1]) == {
         "to": "dicom://A@h:1", "uid": "1.3", "state": "sent", "sha256": "bb",
     }  # fmt: skip
+
+
+def test_lines_of_a_ledger_that_say_nothing(tmp_path):
+    (tmp_path / "sent.jsonl").write_text('[1]\nnull\n3\n{"to": "dicom://P@h:1", "uid": "1.2"}\nnothing\n')
+    with Ledger(tmp_path / "sent.jsonl", "dicom://P@h:1") as ledger:
+        assert ledger.state("1.2") is None
+
+
+def test_what_stays_on_this_machine_is_for_no_proxy(monkeypatch):
+    """A password may travel in plain to loopback alone; requests would hand it to the proxy of the environment."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "application/dicom+json")
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        link = connect(parse_peer(f"http://127.0.0.1:{server.server_port}/x"), Secrets(user="ann", password="hidden"))
+        assert link.find("1.2.3") == []
+        server.shutdown()

@@ -17,7 +17,6 @@ from vol3d.export.source_series import read_source
 from vol3d.geometry import Grid
 from vol3d.measure import diameters, volume_ml
 
-WHEN = 1_770_000_000
 PROMPTS = ["left kidney", "nodule in the right lung", "FDG-avid lesion of the liver"]
 
 
@@ -45,7 +44,6 @@ def answered(tiny, vol3d, tmp_path_factory):
         answer |= {"state": state, "probability": 0.875} | more
         write_nifti(folder / answer["file"], mask, grid)
     (folder / "segmentation.json").write_text(json.dumps(record))
-    os.utime(folder / "segmentation.json", (WHEN, WHEN))
     return folder, study / "ct", masks, grid
 
 
@@ -77,7 +75,9 @@ def test_seg_and_its_sidecar(vol3d, answered, tmp_path, capsys):
     assert record["provenance"]["weights_sha256"] in model.AlgorithmParameters
     assert "probability=0.875" in model.AlgorithmParameters
     before = (tmp_path / "seg.dcm").read_bytes()
-    assert vol3d("export", "dicom-seg", folder, "--source", ct.parent, "--out", tmp_path) == 0  # the study: its CT
+    shutil.copytree(folder, tmp_path / "copy")
+    os.utime(tmp_path / "copy" / "segmentation.json", (1, 1))  # copied without its time: still the same object
+    assert vol3d("export", "dicom-seg", tmp_path / "copy", "--source", ct.parent, "--out", tmp_path) == 0
     assert (tmp_path / "seg.dcm").read_bytes() == before
 
 

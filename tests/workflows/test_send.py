@@ -18,9 +18,11 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from preprocessing.phantom import PhantomOptions, write_phantoms
+from vol3d.dicom import dimse
 from vol3d.dicom.network import parse_peer
 from vol3d.errors import NetworkError
 from vol3d.workflows.fetch import fetch
+from vol3d.workflows.send import _is_cut_off as is_cut_off
 from vol3d.workflows.send import send
 
 SMALL = PhantomOptions(ct_spacing_mm=(8.0, 8.0), pet_spacing_mm=((14.0, 14.0, 14.0),))
@@ -247,3 +249,51 @@ def test_no_dicom_there(orthanc, tmp_path, vol3d, capsys):
 def test_peers_are_told_apart():
     assert str(parse_peer("dicom://PACS@h:104")) == "dicom://PACS@h:104"
     assert str(parse_peer("https://h/dicom-web/")) == "https://h:443/dicom-web"
+
+
+@pytest.mark.parametrize("way", ["dicom", "web"])
+def test_a_file_that_is_cut_off_stays_here_and_the_others_go(orthanc, copied, way):
+    """Orthanc keeps half an image over DICOMweb, and hangs up over DIMSE."""
+    first, second, *_ = sorted(copied.glob("*.dcm"))
+    first.write_bytes(first.read_bytes()[:-100])
+    second.write_bytes(second.read_bytes()[: -len(pydicom.dcmread(second).PixelData) - 12])  # to the last header
+    done = send(copied, getattr(orthanc, way), show_progress=False)
+    assert sorted(done.failed) == [first.name, second.name]
+    assert "its end missing" in done.failed[first.name]
+    assert len(done.sent) == len(files(copied)) - 2 == len(orthanc.stored())
+
+
+def test_whole_files_of_every_syntax_are_not_taken_for_cut_off():
+    names = [
+        "image_dfl.dcm",
+        "CT_small.dcm",
+        "MR_small_bigendian.dcm",
+        "MR_small_RLE.dcm",
+        "rtplan.dcm",
+        "JPEG2000.dcm",
+    ]
+    for path in map(Path, map(get_testdata_file, names)):
+        assert not is_cut_off(path, str(pydicom.dcmread(path).file_meta.TransferSyntaxUID)), path
+    path = Path(get_testdata_file("MR_truncated.dcm"))
+    assert is_cut_off(path, str(pydicom.dcmread(path).file_meta.TransferSyntaxUID))
+
+
+def test_a_kind_that_the_pacs_does_not_take(orthanc, copied, vol3d, capsys):
+    """Of one file alone, all that is offered is refused: a message at once, not five tries."""
+    first, *others = sorted(copied.glob("*.dcm"))
+    for path in others:
+        path.unlink()
+    dataset = pydicom.dcmread(first)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.276.0.7230010.3.1.0.99"
+    dataset.save_as(first)
+    assert vol3d("send", copied, "--to", orthanc.dicom) == 1
+    told = capsys.readouterr().err
+    assert "accepts none of it" in told
+    assert "trying again" not in told
+
+
+def test_many_objects_are_asked_for_in_parts(orthanc, copied, tmp_path, monkeypatch):
+    monkeypatch.setattr(dimse, "MOST_ASKED", 7)
+    total = len(send(copied, orthanc.dicom, show_progress=False).sent)
+    assert total > 7
+    assert fetch(orthanc.dicom, study_uid(copied), tmp_path / "back", show_progress=False) == (total, 0)

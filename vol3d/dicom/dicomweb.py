@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -13,7 +14,7 @@ import requests
 from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
 
-from vol3d.dicom.network import Instance, Peer, Secrets, safe_uid
+from vol3d.dicom.network import LOOPBACK, Instance, Peer, Secrets, safe_uid
 from vol3d.errors import BusyError, NetworkError, RejectedError
 
 TIMEOUT_S = (10.0, 300.0)
@@ -33,10 +34,12 @@ class WebLink:
             self._session.headers["Authorization"] = f"Bearer {access.token}"
         elif access.user:
             self._session.auth = (access.user, access.password)
-        if access.ca:  # REQUESTS_CA_BUNDLE would go before it, unless the environment is read here
+        local = peer.host in LOOPBACK
+        if access.ca or local:  # REQUESTS_CA_BUNDLE would go before it, unless the environment is read here
             self._session.trust_env = False
+            self._session.verify = access.ca or os.environ.get("REQUESTS_CA_BUNDLE") or True
+        if access.ca and not local:  # what is sent to this very machine, a password in plain too, is for no proxy
             self._session.proxies = requests.utils.get_environ_proxies(str(peer))
-            self._session.verify = access.ca
         if access.certificate:
             self._session.cert = (access.certificate, access.key) if access.key else access.certificate
         if peer.tls:

@@ -28,6 +28,8 @@ _config.LOG_RESPONSE_IDENTIFIERS = False
 _config.STORE_SEND_CHUNKED_DATASET = True  # a file is sent as it is, not read and written anew
 
 TIMEOUT_S = 60.0
+MOST_ASKED = 500
+"""UIDs in one query: in explicit VR an attribute of UIDs has 16 bits for its length, which 1,008 of them can fill."""
 MOST_CONTEXTS = 120
 """PS3.8 9.3.2.2 allows 128 presentation contexts an association."""
 
@@ -122,11 +124,14 @@ class DimseLink:
         classes = sorted({i.sop_class for i in wanted if i.sop_class}) or [uids.CTImageStorage]
         for series_uid in dict.fromkeys(i.series_uid for i in wanted):
             members = [i for i in wanted if i.series_uid == series_uid]
-            query = _query("IMAGE", members[0].study_uid, series_uid, [i.uid for i in members])
-            if self._listen is None:
-                self._get(query, sorted({i.sop_class for i in members}) if members[0].sop_class else classes, handlers)
-            else:
-                self._move(query, classes, handlers, self._listen)
+            kinds = sorted({i.sop_class for i in members}) if members[0].sop_class else classes
+            for start in range(0, len(members), MOST_ASKED):
+                some = members[start : start + MOST_ASKED]
+                query = _query("IMAGE", some[0].study_uid, series_uid, [i.uid for i in some])
+                if self._listen is None:
+                    self._get(query, kinds, handlers)
+                else:
+                    self._move(query, classes, handlers, self._listen)
 
     def close(self) -> None:
         """Releases the association."""
@@ -192,6 +197,9 @@ class DimseLink:
                 f"expected {self._peer} to accept us as {self._calling}, found {getattr(answer, 'reason_str', 'no')}; "
                 f"check the AE titles (VOL3D_AET is ours) and what the peer knows of us"
             )
+        if association.rejected_contexts and not association.accepted_contexts:  # pynetdicom then breaks off
+            offered = dict.fromkeys(uids.UID(str(c.abstract_syntax)).name for c in association.rejected_contexts)
+            raise RejectedError(f"expected {self._peer} to accept {', '.join(offered)}, found it accepts none of it")
         raise self._unreachable()
 
     def _unreachable(self) -> NetworkError:
@@ -227,8 +235,6 @@ class DimseLink:
 
     def _find(self, query: Dataset) -> list[Dataset]:
         with self._linked([build_context(FIND)]) as association:
-            if not association.accepted_contexts:
-                raise NetworkError(f"expected {self._peer} to answer C-FIND, found that it does not offer it to us")
             records = []
             for status, record in association.send_c_find(query, FIND):
                 if self._status(status, "C-FIND") in _PENDING and record is not None:
@@ -256,8 +262,6 @@ class DimseLink:
             raise NetworkError(f"expected port {port} to be free to listen on, found {error}") from None
         try:
             with self._linked([build_context(MOVE)]) as association:
-                if not association.accepted_contexts:
-                    raise NetworkError(f"expected {self._peer} to answer C-MOVE, found it does not; leave out --listen")
                 for status, _ in association.send_c_move(query, self._calling, MOVE):
                     self._status(status, "C-MOVE")
         finally:

@@ -60,7 +60,7 @@ class Ledger:
             record = json.loads(line) if line.strip() else {}
         except ValueError:
             return  # torn by a kill: what it would have said counts as not said
-        if record.get("to") == self._peer:
+        if isinstance(record, dict) and record.get("to") == self._peer and {"uid", "state", "sha256"} <= set(record):
             self._states[str(record["uid"])] = (record["state"], str(record["sha256"]))
 
     def __enter__(self) -> Ledger:

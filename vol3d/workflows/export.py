@@ -49,7 +49,7 @@ class Answers:
     grid: Literal["ct", "pet"]
     algorithm: Algorithm
     created: datetime.datetime
-    """When the answers were written, local time: exported again, they give the same objects."""
+    """When the answers were made, local time there: exported again, or from a copy, they give the same objects."""
 
 
 def export(
@@ -146,6 +146,7 @@ def read_answers(folder: Path, *, optional: bool = False) -> Answers:
             for a in record["answers"]
         ]
         grid = record["grid"]
+        created = datetime.datetime.fromisoformat(record["created"]) if "created" in record else _time_of(path)
     except (ValueError, KeyError, TypeError) as error:
         raise Vol3dError(
             f"expected {path} as `vol3d segment` writes it, found {type(error).__name__} ({error}); segment "
@@ -153,7 +154,7 @@ def read_answers(folder: Path, *, optional: bool = False) -> Answers:
         ) from None
     if grid not in ("ct", "pet") or not answers:
         raise Vol3dError(f"{path}: expected answers on the grid of ct or pet, found {len(answers)} on {grid!r}")
-    return Answers(folder, answers, grid, algorithm, _time_of(path))
+    return Answers(folder, answers, grid, algorithm, created)
 
 
 def _time_of(path: Path) -> datetime.datetime:

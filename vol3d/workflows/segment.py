@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 from collections.abc import Sequence
@@ -137,6 +138,7 @@ def write_answers(
     record = {
         "study_id": entry.study_id,
         "grid": series,
+        "created": datetime.datetime.now().isoformat(timespec="seconds"),
         "answers": answers,
         "recipe_digest": checkpoint.recipe_digest,
         "calibration": asdict(checkpoint.calibration),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pydicom
 from pydicom import uid as uids
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
 
 from vol3d.dicom.ledger import NAME, Ledger
@@ -18,6 +19,8 @@ from vol3d.files import sha256_of
 from vol3d.progress import progress
 from vol3d.workflows.retrying import retried
 
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData", "PixelDataProviderURL")
+_UNDEFINED = 0xFFFFFFFF
 _TAGS = ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
 
 
@@ -121,6 +124,9 @@ def _instances(folder: Path, done: Sending) -> list[Instance]:
         if not (kind and uid and study_uid and series_uid and syntax):
             done.failed[str(path.relative_to(folder))] = "expected class, syntax and three UIDs, found some missing"
             continue
+        if _is_cut_off(path, syntax):
+            done.failed[str(path.relative_to(folder))] = "expected a whole file, found its end missing; write it anew"
+            continue
         instance = Instance(study_uid, series_uid, uid, kind, syntax, path)
         other = found.setdefault(uid, instance)
         if other.path and other.path != path and sha256_of(other.path) != sha256_of(path):
@@ -128,3 +134,23 @@ def _instances(folder: Path, done: Sending) -> list[Instance]:
                 f"expected one file an object, found {other.path.name} of other content with the same UID"
             )
     return list(found.values())
+
+
+def _is_cut_off(path: Path, syntax: str) -> bool:
+    """Whether the file ends within an element, or an image before its pixels: pydicom reads on over either, and some
+    PACS keep what is left. Large values are skipped, not read."""
+    size, deflated = path.stat().st_size, syntax == uids.DeflatedExplicitVRLittleEndian
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(path, defer_size=None if deflated else 65536)
+    except (EOFError, *PARSE_ERRORS):
+        return True
+    tags = list(dataset.keys())
+    for tag in tags:
+        raw = dataset.get_item(tag, keep_deferred=True)
+        if not isinstance(raw, RawDataElement) or raw.length == _UNDEFINED:
+            continue
+        if len(raw.value) < raw.length if raw.value is not None else raw.value_tell + raw.length > size:
+            return True
+    return "Rows" in dataset and "Columns" in dataset and not any(keyword in dataset for keyword in _PIXELS)
