@@ -259,10 +259,12 @@ def _size_fault(header: Dataset, length: int) -> str | None:
     if not all(isinstance(size, int) and size > 0 for size in sizes) or header.get("SamplesPerPixel") != 1:
         return None  # that is refused where frames are read
     rows, columns, bits = sizes
-    wanted = int(header.get("NumberOfFrames") or 1) * rows * columns * bits // 8
+    frames = int(header.get("NumberOfFrames") or 1)
+    wanted = frames * rows * columns * bits // 8
     if length < wanted + max(columns * bits // 8, 2):
         return None
-    return f"{length} bytes of pixel data where its header ({rows} rows, {columns} columns, {bits} bits) means {wanted}"
+    shape = f"{rows} rows, {columns} columns, {bits} bits, {frames} frame{'s' if frames > 1 else ''}"
+    return f"{length} bytes of pixel data where its header ({shape}) means {wanted}"
 
 
 def _fragments_fault(file: BinaryIO, size: int) -> str | None:
