@@ -1,9 +1,11 @@
 """A structure gets its code only if it is what the phrase names as a whole."""
 
 import csv
+import re
 from importlib.resources import files
 
 import pytest
+from pydicom.sr._concepts_dict import concepts
 
 from vol3d.export.coding import PRIVATE_SCHEME, codes_for, one_line
 from vol3d.text.organs import structures
@@ -72,3 +74,34 @@ def test_one_line():
     assert one_line("x" * 65) == "x" * 61 + "..."
     assert one_line("é" * 32) == "é" * 32
     assert one_line("é" * 33) == "é" * 30 + "..."
+
+
+def test_no_code_means_something_else_in_the_standard():
+    """Against the meanings that the standard's context groups give a code, by the beginnings of their words."""
+    known: dict[str, set[str]] = {}
+    for meanings in concepts["SCT"].values():
+        for value, (meaning, *_) in meanings.items():
+            known.setdefault(value, set()).add(meaning.lower())
+
+    def words(text):
+        return {w[:4] for w in re.findall("[a-z0-9]+", text.lower())} - {"stru", "of", "body"}
+
+    compared = 0
+    for table, columns in (("structures.csv", ("type", "region")), ("findings.csv", ("type",))):
+        rows = csv.DictReader((files("vol3d.export") / "codes" / table).read_text(encoding="utf-8").splitlines())
+        for row in rows:
+            for column in columns:
+                if row[column] not in known:
+                    continue
+                said = words(row[f"{column}_meaning"])
+                assert any(said & words(m) for m in known[row[column]]), row
+                for side in ("left ", "right "):
+                    sided = all(side in f"{m} " for m in known[row[column]])
+                    assert not sided or side.strip() in row["name"].split("_"), row
+                compared += 1
+    assert compared > 100
+
+
+def test_the_absence_of_a_lesion_is_not_coded_as_one():
+    for phrase in ("liver without metastases", "no nodule in the left lung", "tumour free margin"):
+        assert codes_for(phrase).kind.scheme_designator == PRIVATE_SCHEME

@@ -25,6 +25,10 @@ PLACE = Code("309825002", "SCT", "Spatial and Relational Concept")
 PROBABILITY = Code("present-prob", PRIVATE_SCHEME, "Probability that what the phrase says is present")
 
 
+_DENIALS = {"no", "not", "without", "free", "except", "excluding"}
+"""A liver without metastases is no metastasis."""
+
+
 @dataclass(frozen=True)
 class Site:
     """An anatomic region and its side."""
@@ -52,8 +56,9 @@ def codes_for(phrase: str) -> SegmentCodes:
     name = _structure_names().get(_plain(phrase))
     if name is not None:
         return _structure_codes()[name]
-    kind = next((code for words, code in _findings() if words & set(_plain(phrase).split())), None)
-    if kind is not None:
+    words = set(_plain(phrase).split())
+    kind = next((code for named, code in _findings() if named & words), None)
+    if kind is not None and not words & _DENIALS:
         return SegmentCodes(MORPHOLOGY, kind, site=_site_of(phrase))
     digest = hashlib.sha256(_plain(phrase).encode()).hexdigest()[:15]
     return SegmentCodes(PLACE, Code(f"P{digest}", PRIVATE_SCHEME, one_line(phrase)), site=_site_of(phrase))
