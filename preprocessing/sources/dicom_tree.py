@@ -25,7 +25,7 @@ from preprocessing.read_dicom_masks import Segment, read_segments
 from preprocessing.read_nifti import SUFFIXES
 from preprocessing.rtstruct import CLOSED, read_structures
 from preprocessing.sources.grouping import studies
-from preprocessing.sources.headers import Header, read_headers
+from preprocessing.sources.headers import DAMAGED, Header, read_headers
 from preprocessing.sources.series_rules import Choice, IntakeConfig, SeriesFacts, choose
 from preprocessing.sources.sidecar import sidecar_path, sidecar_rows
 from preprocessing.study import KEYED, patient_key
@@ -86,13 +86,18 @@ def sort_out(folder: Path, lists: Path, config: IntakeConfig, *, workers: int = 
     apart = {*nifti, *map(sidecar_path, nifti)}
     headers: list[Header] = []
     left_out: Counter[str] = Counter()
-    for header in _read_all([path for path in files if path not in apart], workers):
+    damaged: list[Path] = []
+    read = [path for path in files if path not in apart]
+    for path, header in zip(read, _read_all(read, workers), strict=True):
         if isinstance(header, str):
             left_out[header] += 1
+            damaged += [path] * header.startswith(DAMAGED)
         else:
             headers.append(header)
-    for study_id, series in studies(headers, folder, left_out):
-        _one_study(study_id, series, lists / study_id, folder, config, found)
+    all_studies = dict(studies(headers, folder, left_out))
+    lost = _lost(damaged, all_studies)
+    for study_id, series in all_studies.items():
+        _one_study(study_id, series, lists / study_id, folder, config, found, lost.get(study_id, []))
     taken, records = sidecar_rows(nifti, folder, left_out)
     found.rows += taken
     found.report += records
@@ -133,7 +138,13 @@ def _mapped(batches: Sequence[Sequence[Path]], workers: int) -> Iterator[list[He
 
 
 def _one_study(
-    study_id: str, series: list[SeriesFacts], lists: Path, folder: Path, config: IntakeConfig, found: Intake
+    study_id: str,
+    series: list[SeriesFacts],
+    lists: Path,
+    folder: Path,
+    config: IntakeConfig,
+    found: Intake,
+    lost: Sequence[Path],
 ) -> None:
     images = [s for s in series if s.first.kind in ("CT", "PT")]
     truths = [s for s in series if s.first.kind in ("RTSTRUCT", "SEG")]
@@ -144,7 +155,7 @@ def _one_study(
         if chosen is not None:
             lists.mkdir(parents=True, exist_ok=True)
             path = lists / f"{name}{SUFFIX}"
-            write_listing(path, folder, sorted(h.path for h in chosen.headers))
+            write_listing(path, folder, sorted([*(h.path for h in chosen.headers), *_beside(chosen, lost)]))
             row[name] = str(path)
             row["patient_id"] = KEYED + patient_key(chosen.first.patient_id or f"study {study_id}")
     for truth in truths:
@@ -157,7 +168,28 @@ def _one_study(
         if one not in truths:
             used = "ct" if one is choice.ct else "pet" if one is choice.pet else None
             reason = "" if used else choice.reasons.get(one.name) or _what(one.first.kind)
-            found.report.append(_record(study_id, one, used, reason))
+            record = _record(study_id, one, used, reason)
+            if used and (beside := _beside(one, lost)):
+                record["fault"] = f"{len(beside)} damaged files in its folder, perhaps of its slices"
+            found.report.append(record)
+
+
+def _lost(damaged: Sequence[Path], found: dict[str, list[SeriesFacts]]) -> dict[str, list[Path]]:
+    """Damaged files by study, where all else in their folder is of one study: a slice at the end leaves no gap."""
+    homes: dict[Path, set[str]] = {}
+    for study_id, series in found.items():
+        for header in chain.from_iterable(s.headers for s in series):
+            homes.setdefault(header.path.parent, set()).add(study_id)
+    out: dict[str, list[Path]] = {}
+    for path in damaged:
+        if len(home := homes.get(path.parent, set())) == 1:
+            out.setdefault(next(iter(home)), []).append(path)
+    return out
+
+
+def _beside(series: SeriesFacts, lost: Sequence[Path]) -> list[Path]:
+    folders = {h.path.parent for h in series.headers}
+    return [path for path in lost if path.parent in folders]
 
 
 def _record(study_id: str, series: SeriesFacts, used_as: str | None, reason: str) -> dict[str, Any]:

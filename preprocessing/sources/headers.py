@@ -18,7 +18,7 @@ from pydicom.errors import InvalidDicomError
 from preprocessing.read_dicom_masks import SEG_CLASSES
 from preprocessing.rtstruct import read_structures
 from vol3d.dicom.frames import Frame, frames_of
-from vol3d.dicom.series import PARSE_ERRORS, Instance, Series
+from vol3d.dicom.series import DICOM_SUFFIXES, PARSE_ERRORS, Instance, Series
 from vol3d.errors import ReadError
 
 KINDS: dict[str, str] = {
@@ -32,6 +32,9 @@ KINDS: dict[str, str] = {
     **dict.fromkeys(SEG_CLASSES, "SEG"),
 }
 """SOP classes that intake uses."""
+
+DAMAGED = "damaged: "
+"""Reasons that begin with this mean a file that may have been a slice; of which series, it cannot say any more."""
 
 _NO_HEADER = Dataset()
 
@@ -76,17 +79,20 @@ def read_header(path: Path) -> Header | str:
     try:
         with path.open("rb") as file:
             if file.read(132)[128:] != b"DICM":
-                return "not DICOM (no preamble)"
+                named = path.suffix.lower() in DICOM_SUFFIXES
+                return f"{DAMAGED}DICOM by its name only" if named else "not DICOM (no preamble)"
             file.seek(0)
             dataset = pydicom.dcmread(file, stop_before_pixels=True)
         kind = str(dataset.file_meta.get("MediaStorageSOPClassUID") or dataset.get("SOPClassUID") or "")
         if kind == uids.MediaStorageDirectoryStorage:
             return "a DICOMDIR, no image"
+        if not len(dataset):
+            return f"{DAMAGED}the file ends within its header"
         return _facts(path, KINDS.get(kind) or uids.UID(kind).name or "an object of unknown kind", dataset)
     except OSError as error:
-        return f"unreadable ({error.strerror})"
+        return f"{DAMAGED}unreadable ({error.strerror})"
     except (*PARSE_ERRORS, InvalidDicomError) as error:
-        return f"its header cannot be parsed ({type(error).__name__})"
+        return f"{DAMAGED}its header cannot be parsed ({type(error).__name__})"
 
 
 def _facts(path: Path, kind: str, dataset: Dataset) -> Header:

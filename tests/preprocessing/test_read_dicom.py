@@ -779,9 +779,7 @@ def test_pixel_spacing_that_is_no_length(tmp_path, spacing):
 
 
 def test_more_pixels_than_rows(tmp_path):
-    with pytest.raises(
-        ReadError, match=r"2880 bytes of pixel data where its header \(30 rows, 36 columns, 16 bits\) mea"
-    ):
+    with pytest.raises(ReadError, match=r"2880 bytes of pixel data where its header \(30 rows, 36 columns, 16 bits"):
         read_image(save(tmp_path, ct_series(ct_hu(4), Rows=30)), "ct")
     padded = ct_series(hu := ct_hu(4))
     for d in padded:

@@ -64,7 +64,7 @@ _USED = (
     "RadiopharmaceuticalInformationSequence", "PatientSize", "PatientSex", "RealWorldValueMappingSequence",
     "DecayCorrected", "DecayCorrectionDateTime", "AttenuationCorrected",
 )  # fmt: skip
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 _PIXEL_TAGS = ((0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x7FE0, 0x0010))
 _INTEGER_PIXELS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 """Pixel Data (7FE0,0010) in either byte order."""
@@ -176,6 +176,8 @@ def _read_instance(path: Path) -> Instance | str:
         file.seek(0)
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True)
+            if not len(header):
+                return Instance(path, header, "", "the file ends within its header")
             kind = str(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or "")
             modality = _CLASSES.get(kind) or (uids.UID(kind).name if kind else str(header.get("Modality") or ""))
             image_type = [str(v).upper() for v in header.get("ImageType") or []]
@@ -210,7 +212,7 @@ def _not_dicom(path: Path, head: bytes) -> str:
             f"expected DICOM files with preamble and file meta (PS3.10 7.1), found a bare dataset in {path.name}: its "
             f"transfer syntax is unknown; rewrite it with its file meta, or take it out of the folder"
         )
-    if path.suffix.lower() in _DICOM_SUFFIXES:
+    if path.suffix.lower() in DICOM_SUFFIXES:
         raise ReadError(f"expected a DICOM file by its name, found none in {path.name} ({path.stat().st_size} bytes)")
     return "not DICOM"
 

@@ -28,7 +28,7 @@ from preprocessing.study import build_entry
 from preprocessing.transforms import PreprocessConfig
 from vol3d.config import SHIPPED, load_yaml
 from vol3d.dicom.listing import files_of
-from vol3d.errors import ConfigError, ManifestError
+from vol3d.errors import ConfigError, ManifestError, ReadError
 from vol3d.measure import suv_statistics
 from vol3d.workflows.prepare import prepare
 
@@ -373,3 +373,28 @@ def test_shards_of_a_tree_share_one_intake(tmp_path):
     recipe = SHIPPED / "preprocess" / "demo.yaml"
     with pytest.raises(ConfigError, match=r"one intake for all 4 shards.*run 'vol3d intake"):
         prepare(tmp_path, recipe, tmp_path / "out", source="dicom_tree", shard=(1, 4))
+
+
+@pytest.mark.parametrize("left", [0, 140, 200])
+def test_a_damaged_last_slice_is_missed(tmp_path, left):
+    """It leaves no gap, and cannot say any more of which series it was."""
+    tree = tmp_path / "tree"
+    series(tree / "ct", slices=9)
+    last = sorted((tree / "ct").iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:left])
+    rows, _, report = intake(tree, tmp_path / "out")
+    assert "1 damaged files in its folder" in next(r["fault"] for r in report if r["used_as"] == "ct")
+    with pytest.raises(ReadError, match=r"file-00008"):
+        read_image(rows[0].ct, "ct")
+    with pytest.raises(ReadError, match=last.name):
+        read_image(tree / "ct", "ct")
+
+
+def test_a_damaged_file_among_several_studies_is_reported_only(tmp_path):
+    tree = tmp_path / "tree"
+    series(tree)
+    series(tree, study=generate_uid())
+    (tree / "zero.dcm").write_bytes(b"")
+    rows, _, report = intake(tree, tmp_path / "out")
+    assert [read_image(r.ct, "ct").volume.grid.shape for r in rows] == [(8, 8, 8)] * 2
+    assert reasons(report) == ["damaged: DICOM by its name only"]
