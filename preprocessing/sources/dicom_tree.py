@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.manifest import write_manifest
+from preprocessing.options import FILE_NAME
 from preprocessing.read_dicom_masks import Segment, read_segments
 from preprocessing.read_nifti import SUFFIXES
 from preprocessing.rtstruct import CLOSED, read_structures
-from preprocessing.sources.grouping import studies
+from preprocessing.sources.grouping import homes_of, own_options, studies
 from preprocessing.sources.headers import DAMAGED, Header, read_headers
 from preprocessing.sources.series_rules import Choice, IntakeConfig, SeriesFacts, choose
 from preprocessing.sources.sidecar import sidecar_path, sidecar_rows
@@ -88,7 +89,8 @@ def sort_out(folder: Path, lists: Path, config: IntakeConfig, *, workers: int = 
     left_out: Counter[str] = Counter()
     damaged: list[Path] = []
     read = [path for path in files if path not in apart]
-    for path, header in zip(read, _read_all(read, workers), strict=True):
+    dicom = [path for path in read if path.name != FILE_NAME]
+    for path, header in zip(dicom, _read_all(dicom, workers), strict=True):
         if isinstance(header, str):
             left_out[header] += 1
             damaged += [path] * header.startswith(DAMAGED)
@@ -98,6 +100,10 @@ def sort_out(folder: Path, lists: Path, config: IntakeConfig, *, workers: int = 
     lost = _lost(damaged, all_studies)
     for study_id, series in all_studies.items():
         _one_study(study_id, series, lists / study_id, folder, config, found, lost.get(study_id, []))
+    options = own_options([path for path in read if path.name == FILE_NAME], all_studies, left_out)
+    found.rows = [
+        row | {"reading": str(options[i])} if (i := row["study_id"]) in options else row for row in found.rows
+    ]
     taken, records = sidecar_rows(nifti, folder, left_out)
     found.rows += taken
     found.report += records
@@ -176,11 +182,7 @@ def _one_study(
 
 def _lost(damaged: Sequence[Path], found: dict[str, list[SeriesFacts]]) -> dict[str, list[Path]]:
     """Damaged files by study, where all else in their folder is of one study: a slice at the end leaves no gap."""
-    homes: dict[Path, set[str]] = {}
-    for study_id, series in found.items():
-        for header in chain.from_iterable(s.headers for s in series):
-            homes.setdefault(header.path.parent, set()).add(study_id)
-    out: dict[str, list[Path]] = {}
+    homes, out = homes_of(found), dict[str, list[Path]]()
     for path in damaged:
         if len(home := homes.get(path.parent, set())) == 1:
             out.setdefault(next(iter(home)), []).append(path)

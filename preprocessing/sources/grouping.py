@@ -49,6 +49,27 @@ def studies(headers: Iterable[Header], folder: Path, left_out: Counter[str]) -> 
     yield from ((study_id, series) for study_id, series in found.items() if series)
 
 
+def homes_of(found: dict[str, list[SeriesFacts]]) -> dict[Path, set[str]]:
+    """Which studies have files directly in a folder."""
+    homes: dict[Path, set[str]] = {}
+    for study_id, series in found.items():
+        for header in (h for s in series for h in s.headers):
+            homes.setdefault(header.path.parent, set()).add(study_id)
+    return homes
+
+
+def own_options(files: Iterable[Path], found: dict[str, list[SeriesFacts]], left_out: Counter[str]) -> dict[str, Path]:
+    """A study's file of options (`preprocessing.options`): one whose folder holds nothing of another study."""
+    homes, out = homes_of(found), dict[str, Path]()
+    for path in sorted(files, key=lambda p: len(p.parts)):
+        below = {study for place, those in homes.items() if place.is_relative_to(path.parent) for study in those}
+        if len(below) == 1:
+            out[below.pop()] = path
+        else:
+            left_out[f"{path.name} over {len(below)} studies: put one into the folder of each"] += 1
+    return out
+
+
 def _by_study_uid(headers: Iterable[Header], folder: Path, left_out: Counter[str]) -> dict[str, Members]:
     found: dict[str, Members] = {}
     seen: dict[str, Path] = {}

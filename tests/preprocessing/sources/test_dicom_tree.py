@@ -398,3 +398,14 @@ def test_a_damaged_file_among_several_studies_is_reported_only(tmp_path):
     rows, _, report = intake(tree, tmp_path / "out")
     assert [read_image(r.ct, "ct").volume.grid.shape for r in rows] == [(8, 8, 8)] * 2
     assert reasons(report) == ["damaged: DICOM by its name only"]
+
+
+def test_a_study_brings_its_own_options(tmp_path):
+    tree = tmp_path / "tree"
+    series(tree / "a" / "ct")
+    series(tree / "b" / "ct", study=generate_uid())
+    (tree / "a" / "reading.yaml").write_text("tilt: correct")
+    (tree / "reading.yaml").write_text("pet: {weight_kg: 70}")  # whose weight?
+    rows, _, report = intake(tree, tmp_path / "out")
+    assert sorted(r.reading.tilt if r.reading else "" for r in rows) == ["", "correct"]
+    assert reasons(report) == ["reading.yaml over 2 studies: put one into the folder of each"]
