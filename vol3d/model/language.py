@@ -208,8 +208,8 @@ class LanguageModel(nn.Module):
             )
         self.config, self.tokenizer = config, tokenizer
         self.decoder: SmallDecoder | PretrainedDecoder = _decoder(config)
-        frozen = {n for n, p in self.named_parameters(remove_duplicate=False) if not p.requires_grad}
-        self._frozen = frozen | {n for n, _ in self.named_buffers() if n.startswith("decoder.base.")}
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        self._frozen = self.state_dict().keys() - trained  # parameters, and buffers of a pretrained model
         self.register_state_dict_post_hook(_leave_out_frozen)
         self.register_load_state_dict_pre_hook(_keep_frozen)
 
