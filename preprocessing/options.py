@@ -35,7 +35,7 @@ class PetSupplement:
     half_life_s: float | None = None
     """Of the radionuclide."""
     injected: str | None = None
-    """Time of injection in the scanner's local time: ``"HH:MM:SS"`` (within the 24 hours before the scan) or
+    """Time of injection in the scanner's local time: ``"HH:MM:SS"`` (the last one before the scan) or
     ``"YYYY-MM-DD HH:MM:SS"``."""
     decay_correction: Literal["START", "ADMIN", "NONE"] | None = None
     """To what the stored values are decay-corrected."""

@@ -81,6 +81,13 @@ def test_missing_slice_is_named_with_its_steps():
         stack(axial([0, 5, 10, 20, 25, 30]))
 
 
+def test_beds_that_overlap_are_told_of_the_option():
+    with pytest.raises(GeometryError, match=r"3\.00 \(4x\), 1\.50 \(3x\).*beds that overlap.*spacing: resample"):
+        stack(axial([0, 3, 6, 9, 7.5, 10.5, 13.5, 16.5]))
+    with pytest.raises(GeometryError, match=r"1 missing slice.*fetch the series again$"):
+        stack(axial([0, 3, 6, 12, 15, 18]))
+
+
 def test_two_missing_slices_in_one_gap():
     with pytest.raises(GeometryError, match="2 missing slices"):
         stack(axial([0, 5, 20, 25]))

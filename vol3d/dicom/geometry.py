@@ -233,11 +233,12 @@ def _step_faults(frames: Sequence[Frame], along: Array, rounding: float) -> tupl
         and (np.abs(steps - whole * smallest) <= rounding + whole * (ROUNDING_MM + STEP_TOLERANCE * smallest)).all()
     ):
         gap = int(whole.argmax())
-        missing = int(whole.sum()) - len(steps)
+        missing, few = int(whole.sum()) - len(steps), median < 1.5 * smallest
+        otherwise = "" if few else ", or if it has two spacings, or beds that overlap, ask for one (spacing: resample)"
         return (
             f"{missing} missing slice{'s' if missing > 1 else ''}: {found}, a gap after {frames[gap].name} at "
-            f"{along[gap]:.3f} mm along the normal; fetch the series again",
-            median < 1.5 * smallest,
+            f"{along[gap]:.3f} mm along the normal; fetch the series again{otherwise}",
+            few,
         )
     return (
         f"variable spacing: {found}; resample or reconstruct with one spacing, or ask for it (spacing: resample)",
