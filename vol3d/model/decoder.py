@@ -89,7 +89,7 @@ class PresenceHead(nn.Module):
         self, logits: Sequence[Tensor], pooled_BC: Tensor, context_BC: Tensor, text_BD: Tensor, phrases: int
     ) -> Tensor:
         """[B, P] from logits [B, P, Z', Y', X'], finest first, and features [B * P, .]."""
-        evidence = [logits[0].flatten(2).amax(2, keepdim=True).float()]
+        evidence = [logits[0].flatten(2).max(2, keepdim=True).values.float()]
         for logit in logits[1:]:
             logit_BPN = logit.flatten(2).float()
             top = logit_BPN.topk(min(self._TOP[-1], logit_BPN.shape[2]), dim=2).values
@@ -124,23 +124,19 @@ class SharedGrounding(nn.Module):
         self.fuse = nn.ModuleList([GatedFusion(width, width, width, heads) for _ in levels])
         self.mix = nn.ModuleList([Mix(width, width, 3), Mix(width, width // 2, 1)])
         self.score = nn.ModuleList([_score(width, EMPTY_LOGIT), _score(width, 0.0)])
-        self.sizes = [n for level in reversed(range(levels[1])) for n in (1, config.features[level], in_channels)]
+        self.sizes = [n for level in reversed(range(levels[1])) for n in (1, config.features[level] + in_channels)]
         self.weights = nn.Sequential(nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, sum(self.sizes)))
         self.presence = PresenceHead(levels[0] + 1, width, width, width, width)
 
     def prepare(self, features: Sequence[Tensor], image_BCZYX: Tensor) -> list[Tensor]:
-        """What no phrase changes: laterals at `levels`; then, per finer level, coarse to fine, features and image."""
+        """What no phrase changes: laterals at `levels`; then, coarse to fine, features with the image per finer level."""
         images = [
             functional.avg_pool3d(image_BCZYX, stride) if level else image_BCZYX
             for level, stride in enumerate(self.total_strides[: self.levels[0] + 1])
         ]
-        prepared = [
-            lateral(torch.cat([features[n], images[n].to(features[n].dtype)], dim=1))
-            for lateral, n in zip(self.lateral, self.levels, strict=True)
-        ]
-        for level in reversed(range(self.levels[1])):
-            prepared += [features[level], images[level]]
-        return prepared
+        joined = [torch.cat([f, i.to(f.dtype)], dim=1) for f, i in zip(features, images, strict=False)]
+        prepared = [lateral(joined[n]) for lateral, n in zip(self.lateral, self.levels, strict=True)]
+        return prepared + joined[: self.levels[1]][::-1]
 
     def forward(self, prepared: Sequence[Tensor], tokens_BPTE: Tensor, mask_BPT: Tensor) -> Output:
         """Logits, full resolution first."""
@@ -165,8 +161,8 @@ class SharedGrounding(nn.Module):
             .split(self.sizes, dim=-1)
         )
         logits = [y.unflatten(0, (-1, phrases)).squeeze(2) for y in (logit, coarse)]
-        for n, (fine, image) in enumerate(zip(prepared[2::2], prepared[3::2], strict=True)):
-            logits.insert(0, refine(logits[0], fine, image, *weights[3 * n : 3 * n + 3]))
+        for n, fine in enumerate(prepared[2:]):
+            logits.insert(0, refine(logits[0], fine, *weights[2 * n : 2 * n + 2]))
         return Output(logits, self.presence(logits, pooled_BD, context_BD, text_BD, phrases))
 
     def _meet(self, level: int, voxels_BND: Tensor, like: Tensor, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
@@ -223,18 +219,16 @@ class Mix(nn.Module):
         return voxels_BNC + to_voxels(self.second(functional.gelu(self.first(to_volume(self.norm(voxels_BNC), like)))))
 
 
-def refine(
-    logit_BPZYX: Tensor, fine_BCZYX: Tensor, image_BCZYX: Tensor, bias_BP1: Tensor, fine_BPC: Tensor, image_BPC: Tensor
-) -> Tensor:
+def refine(logit_BPZYX: Tensor, fine_BCZYX: Tensor, bias_BP1: Tensor, weight_BPC: Tensor) -> Tensor:
     """The next finer logit: the coarser one upsampled, plus each phrase's weighting of features and image.
 
-    All sums go into one buffer; this is the only work a phrase does at full resolution.
+    This is the only work a phrase does at full resolution. At inference the sum goes into the upsampled buffer; in
+    training that would make autograd copy it.
     """
-    shape, kind = fine_BCZYX.shape[2:], fine_BCZYX.dtype
+    kind = fine_BCZYX.dtype
     logit_BPN = upsample(logit_BPZYX + bias_BP1[..., None, None], fine_BCZYX).to(kind).flatten(2)
-    logit_BPN.baddbmm_(fine_BPC.to(kind), fine_BCZYX.flatten(2))
-    logit_BPN.baddbmm_(image_BPC.to(kind), image_BCZYX.flatten(2).to(kind))
-    return logit_BPN.unflatten(2, shape)
+    add = torch.baddbmm if torch.is_grad_enabled() else Tensor.baddbmm_
+    return add(logit_BPN, weight_BPC.to(kind), fine_BCZYX.flatten(2)).unflatten(2, fine_BCZYX.shape[2:])
 
 
 def attention_pool(logit_BN: Tensor, features_BNC: Tensor) -> Tensor:

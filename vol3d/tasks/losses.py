@@ -4,8 +4,12 @@ Every loss is the mean over samples of a per-sample value, and a sample's value 
 is pooled over the batch (no batch Dice), so ranks with equal batches average to the loss of one rank.
 """
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +53,7 @@ def mask_loss(logits: Sequence[Tensor], mask_BPZYX: Tensor, known_BP: Tensor, co
         config: weights.
     """
     levels = [config.level_decay**n for n in range(len(logits))]
-    target = mask_BPZYX.float()
+    target = mask_BPZYX
     losses_BP = torch.zeros(mask_BPZYX.shape[:2], device=mask_BPZYX.device)
     for weight, logit in zip(levels, logits, strict=True):
         if weight:
@@ -59,22 +63,61 @@ def mask_loss(logits: Sequence[Tensor], mask_BPZYX: Tensor, known_BP: Tensor, co
 
 
 def level_loss(logit_BPZYX: Tensor, target_BPZYX: Tensor, full_ZYX: Sequence[int], config: MaskLossConfig) -> Tensor:
-    """[B, P]: the terms of one level. `full_ZYX` is the full resolution, which the false-positive volume is counted in.
+    """[B, P]: the terms of one level. `full_ZYX` is the full resolution, which the false-positive volume is counted in."""
+    bce, overlap, volume, size = mask_sums(logit_BPZYX.flatten(2), target_BPZYX.flatten(2))
+    voxels = logit_BPZYX[0, 0].numel()
+    dice = 1 - (2 * overlap + _SMOOTH) / (volume + size + _SMOOTH)
+    limit = config.false_positive_voxels * voxels / math.prod(full_ZYX)
+    present = (size > 0).float()
+    region = config.dice * dice * present + config.false_positive * volume / (volume + limit) * (1 - present)
+    return config.bce * bce / voxels + region
 
-    BCE is summed from softplus, which neither overflows nor needs a clamp.
+
+def mask_sums(logit_BPN: Tensor, target_BPN: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sums over voxels, [B, P] each, float32: cross-entropy, soft overlap, soft volume, and size of the target.
+
+    With a backward pass of its own: of the maps at full resolution nothing is kept but logits and targets, and on a CPU
+    each phrase's map stays in the cache of the core while all is computed from it.
     """
-    with torch.autocast(logit_BPZYX.device.type, enabled=False):
-        logit_BPN, target_BPN = logit_BPZYX.float().flatten(2), target_BPZYX.float().flatten(2)
-        probability_BPN = torch.sigmoid(logit_BPN)
-        voxels = logit_BPN.shape[2]
-        bce = (functional.softplus(logit_BPN).sum(2) - (logit_BPN * target_BPN).sum(2)) / voxels
-        overlap, size = (probability_BPN * target_BPN).sum(2), target_BPN.sum(2)
-        volume = probability_BPN.sum(2)
-        dice = 1 - (2 * overlap + _SMOOTH) / (volume + size + _SMOOTH)
-        limit = config.false_positive_voxels * voxels / torch.tensor(full_ZYX).prod().item()
-        present = (size > 0).float()
-        region = config.dice * dice * present + config.false_positive * volume / (volume + limit) * (1 - present)
-        return config.bce * bce + region
+    sums_4BP: Tensor = _MaskSums.apply(logit_BPN, target_BPN)
+    bce, overlap, volume, size = sums_4BP
+    return bce, overlap, volume, size
+
+
+class _MaskSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logit_BPN: Tensor, target_BPN: Tensor) -> Tensor:
+        ctx.save_for_backward(logit_BPN, target_BPN)
+        sums_4BP = torch.empty(4, *logit_BPN.shape[:2], device=logit_BPN.device)
+        for part, x, y in _parts(logit_BPN, target_BPN):
+            probability = torch.sigmoid(x)
+            # softplus neither overflows nor needs a clamp
+            sums_4BP[0][part] = functional.softplus(x).sum(-1) - (x * y).sum(-1)
+            sums_4BP[1][part] = (probability * y).sum(-1)
+            sums_4BP[2][part] = probability.sum(-1)
+            sums_4BP[3][part] = y.sum(-1)
+        return sums_4BP
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        logit_BPN, target_BPN = ctx.saved_tensors
+        grad_BPN = torch.empty_like(logit_BPN)
+        for part, x, y in _parts(logit_BPN, target_BPN):
+            bce, overlap, volume = (g[part].unsqueeze(-1) for g in grads[0][:3])
+            probability = torch.sigmoid(x)
+            slope = torch.addcmul(probability, probability, probability, value=-1)
+            grad = slope.mul_(torch.addcmul(volume, overlap, y))
+            grad_BPN[part] = grad.add_(probability.sub_(y).mul_(bce)).to(grad_BPN.dtype)
+        return grad_BPN, None
+
+
+def _parts(logit_BPN: Tensor, target_BPN: Tensor) -> Iterator[tuple[tuple[int, int] | EllipsisType, Tensor, Tensor]]:
+    """Which [B, P], logits and targets, float32: map by map on a CPU, all at once elsewhere."""
+    if logit_BPN.device.type == "cpu":
+        for b, p in itertools.product(*map(range, logit_BPN.shape[:2])):
+            yield (b, p), logit_BPN[b, p].float(), target_BPN[b, p].float()
+    else:
+        yield ..., logit_BPN.float(), target_BPN.float()
 
 
 def presence_loss(presence_BP: Tensor, present_BP: Tensor) -> Tensor:
@@ -99,4 +142,4 @@ def pool_target(target_BPZYX: Tensor, size_ZYX: Sequence[int]) -> Tensor:
     if any(n % m for n, m in zip(full, size_ZYX, strict=True)):
         raise ValueError(f"expected logits whose size divides the mask's {tuple(full)}, found {tuple(size_ZYX)}")
     window = [n // m for n, m in zip(full, size_ZYX, strict=True)]
-    return functional.max_pool3d(target_BPZYX, window)
+    return functional.max_pool3d(target_BPZYX.float(), window)
