@@ -56,6 +56,8 @@ def read_dicom(
             return _read(path, modality, assume_hu, options)
         except ReadError as error:
             raise type(error)(f"{path}: {without_names(str(error), path)}") from error
+        except MemoryError as error:
+            raise ReadError(f"{path}: expected memory for the whole series, found too little: {error}") from error
 
 
 def _read(path: Path, modality: Literal["ct", "pet"], assume_hu: bool, options: ReadOptions) -> DicomVolume:

@@ -780,7 +780,9 @@ def test_pixel_spacing_that_is_no_length(tmp_path, spacing):
 
 def test_more_pixels_than_rows(tmp_path):
     with pytest.raises(ReadError, match=r"2880 bytes of pixel data where its header \(30 rows, 36 columns, 16 bits"):
-        read_image(save(tmp_path, ct_series(ct_hu(4), Rows=30)), "ct")
+        read_image(save(tmp_path / "rows", ct_series(ct_hu(4), Rows=30)), "ct")
+    with pytest.raises(ReadError, match=r"2880 bytes of pixel data where .* means 7200000000"):
+        read_image(save(tmp_path / "huge", ct_series(ct_hu(4), Rows=60000, Columns=60000)), "ct")
     padded = ct_series(hu := ct_hu(4))
     for d in padded:
         d.PixelData += bytes(4)  # to a multiple of eight bytes, as some writers do

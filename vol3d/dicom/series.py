@@ -256,14 +256,17 @@ def _fault(header: Dataset, file: BinaryIO, size: int) -> str | None:
 
 
 def _size_fault(header: Dataset, length: int) -> str | None:
-    """Why more bytes than Rows, Columns and Bits Allocated mean are another image; less than a row may be padding."""
+    """Why so many bytes are no image of these Rows, Columns and Bits Allocated.
+
+    Less than a row too much may be padding; a little too few is told where pixels are decoded.
+    """
     sizes = [header.get(k) for k in ("Rows", "Columns", "BitsAllocated")]
     if not all(isinstance(size, int) and size > 0 for size in sizes) or header.get("SamplesPerPixel") != 1:
         return None  # that is refused where frames are read
     rows, columns, bits = sizes
     frames = int(header.get("NumberOfFrames") or 1)
     wanted = frames * rows * columns * bits // 8
-    if length < wanted + max(columns * bits // 8, 2):
+    if wanted // 2 <= length < wanted + max(columns * bits // 8, 2):
         return None
     shape = f"{rows} rows, {columns} columns, {bits} bits, {frames} frame{'s' if frames > 1 else ''}"
     return f"{length} bytes of pixel data where its header ({shape}) means {wanted}"
