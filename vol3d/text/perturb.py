@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from vol3d.text.assertion import units
+from vol3d.text.counterwords import DENSITIES, NOT_A_SIZE, ORGAN_WORDS, PAIRED, SIZES, UPTAKES
 from vol3d.text.labeler import Mention, find_mentions, label_findings
 from vol3d.text.mentions import quantities
 from vol3d.text.organs import SIDES, side_of, structure_in
@@ -165,25 +166,15 @@ def _start_like(text: str, new: str) -> str:
 
 # -- organ --------------------------------------------------------------------------------------------------------
 
-_ORGAN_WORDS = {
-    "liver": "spleen", "spleen": "liver", "hepatic": "splenic", "splenic": "hepatic", "intrahepatic": "intrasplenic",
-    "intrasplenic": "intrahepatic", "lung": "kidney", "lungs": "kidneys", "kidney": "lung", "kidneys": "lungs",
-    "pulmonary": "renal", "renal": "pulmonary", "pleural": "pericardial", "pericardial": "pleural",
-    "pancreas": "liver", "pancreatic": "hepatic", "mediastinum": "liver", "mediastinal": "axillary",
-    "axillary": "mediastinal", "adrenal": "renal", "spine": "sternum", "bladder": "gallbladder", "stomach": "spleen",
-    "heart": "aorta", "aorta": "heart", "gallbladder": "spleen",
-}  # fmt: skip
-_PAIRED = frozenset({"lung", "lungs", "kidney", "kidneys", "pulmonary", "renal", "adrenal"})
-
 
 def _organ(text: str) -> Counterpart | None:
     named = organs_in(text)
-    words = [m for m in re.finditer(r"[a-z]+", text, re.I) if m.group().lower() in _ORGAN_WORDS]
+    words = [m for m in re.finditer(r"[a-z]+", text, re.I) if m.group().lower() in ORGAN_WORDS]
     if len(named) != 1 or len(words) != 1 or words[0].start() != named[0][0]:
         return None
     word = words[0].group()
-    other = _ORGAN_WORDS[word.lower()]
-    if re.search(r"\b(?:left|right|bilateral|both|either)\b", text, re.I) and not {word.lower(), other} <= _PAIRED:
+    other = ORGAN_WORDS[word.lower()]
+    if re.search(r"\b(?:left|right|bilateral|both|either)\b", text, re.I) and not {word.lower(), other} <= PAIRED:
         return None
     if re.search(r"\blobes?\b|\bsegments?\b|\b(?:adjacent|next|close) to\b", text, re.I):
         return None
@@ -209,43 +200,15 @@ def _found(mentions: list[Mention]) -> set[str]:
 
 # -- size, density, uptake ------------------------------------------------------------------------------------------
 
-_SIZES = (
-    ("small-sized", "large-sized"), ("large-sized", "small-sized"), ("medium-sized", "large"),
-    ("moderate-sized", "large"), ("small", "large"), ("large", "small"), ("tiny", "large"), ("huge", "small"),
-    ("minimal", "massive"), ("massive", "minimal"), ("mild", "severe"), ("severe", "mild"), ("slight", "marked"),
-    ("marked", "slight"), ("mildly", "severely"), ("severely", "mildly"), ("slightly", "markedly"),
-    ("markedly", "slightly"), ("moderate", "minimal"),
-)  # fmt: skip
-_NOT_A_SIZE = re.compile(
-    r"\b(?:small|large)[- ](?:bowel|intestin\w*|cell|airways?|vessel\w*|joint|part)|"
-    r"\b(?:moderate(?:ly)?|mild(?:ly)?|slight(?:ly)?) to\b|\bto (?:moderate|severe|marked)",
-    re.I,
-)
-_DENSITIES = (
-    ("hypodense", "hyperdense"), ("hyperdense", "hypodense"), ("hypoattenuating", "hyperattenuating"),
-    ("hyperattenuating", "hypoattenuating"), ("low-attenuation", "high-attenuation"),
-    ("high-attenuation", "low-attenuation"), ("lytic", "sclerotic"), ("sclerotic", "lytic"),
-)  # fmt: skip
-_UPTAKES = (
-    ("non-FDG-avid", "FDG-avid"), ("not FDG-avid", "FDG-avid"), ("non-tracer-avid", "tracer-avid"),
-    ("non-avid", "FDG-avid"), ("FDG-avid", "non-FDG-avid"), ("tracer-avid", "non-tracer-avid"),
-    ("hypermetabolic", "non-avid"), ("metabolically active", "metabolically inactive"),
-    ("metabolically inactive", "metabolically active"), ("shows no increased", "shows increased"),
-    ("shows increased", "shows no increased"), ("without increased FDG uptake", "with increased FDG uptake"),
-    ("with increased FDG uptake", "without increased FDG uptake"), ("without FDG uptake", "with increased FDG uptake"),
-    ("with FDG uptake", "without FDG uptake"), ("with intense tracer uptake", "without tracer uptake"),
-    ("without tracer uptake", "with intense tracer uptake"),
-)  # fmt: skip
-
 
 def _size(text: str) -> Counterpart | None:
     if any(q.kind in ("size", "volume") for q in quantities(text)) or re.search(r"<(?:size|volume)_\d+>", text):
         return None  # a "large" nodule of 6 mm is no minimal change but a contradiction
-    return None if _NOT_A_SIZE.search(text) else _one_word(text, "size", _SIZES)
+    return None if NOT_A_SIZE.search(text) else _one_word(text, "size", SIZES)
 
 
 def _density(text: str) -> Counterpart | None:
-    return _one_word(text, "density", _DENSITIES)
+    return _one_word(text, "density", DENSITIES)
 
 
 def _one_word(text: str, kind: Kind, table: tuple[tuple[str, str], ...]) -> Counterpart | None:
@@ -263,7 +226,7 @@ def _one_word(text: str, kind: Kind, table: tuple[tuple[str, str], ...]) -> Coun
 def _uptake(text: str) -> Counterpart | None:
     if any(q.kind.startswith("suv") for q in quantities(text)) or "<suv" in text:
         return None  # a high SUVmax of a "non-avid" nodule
-    new, was, now = _swapped(text, _UPTAKES)
+    new, was, now = _swapped(text, UPTAKES)
     if new is None:
         return None
     before, after = _present(text), _present(new)
