@@ -111,7 +111,7 @@ def questions_of(record: Mapping[str, Any], wording: Wording = "seen") -> list[d
     choice = np.random.default_rng([seed, 0])
     words = np.random.default_rng([seed, 1, wording == "unseen"])
     by_sort: dict[str, list[_Item]] = {}
-    for item in _Study(record).items():
+    for item in Study(record).items():
         by_sort.setdefault(item.sort, []).append(item)
     rows = []
     for sort, most in _MOST.items():
@@ -137,7 +137,7 @@ def _row(item: _Item, wording: Wording, rng: np.random.Generator) -> dict[str, A
     return row
 
 
-class _Study:
+class Study:
     """What is known of a study."""
 
     def __init__(self, record: Mapping[str, Any]) -> None:

@@ -129,7 +129,7 @@ class SharedGrounding(nn.Module):
         self.presence = PresenceHead(levels[0] + 1, width, width, width, width)
 
     def prepare(self, features: Sequence[Tensor], image_BCZYX: Tensor) -> list[Tensor]:
-        """What no phrase changes: laterals at `levels`; then, coarse to fine, features and image of the finer levels."""
+        """What no phrase changes: laterals at `levels`; then, coarse to fine, features and image of finer levels."""
         images = [
             functional.avg_pool3d(image_BCZYX, stride) if level else image_BCZYX
             for level, stride in enumerate(self.total_strides[: self.levels[0] + 1])

@@ -63,7 +63,7 @@ def mask_loss(logits: Sequence[Tensor], mask_BPZYX: Tensor, known_BP: Tensor, co
 
 
 def level_loss(logit_BPZYX: Tensor, target_BPZYX: Tensor, full_ZYX: Sequence[int], config: MaskLossConfig) -> Tensor:
-    """[B, P]: the terms of one level. `full_ZYX`: the full resolution, which the false-positive volume is counted in."""
+    """[B, P]: terms of one level. `full_ZYX`: the full resolution, in which the false-positive volume is counted."""
     bce, overlap, volume, size = mask_sums(logit_BPZYX.flatten(2), target_BPZYX.flatten(2))
     voxels = logit_BPZYX[0, 0].numel()
     dice = 1 - (2 * overlap + _SMOOTH) / (volume + size + _SMOOTH)
