@@ -1,0 +1,98 @@
+"""Pairs of phrases of which one detail differs and only one is true of a phantom study.
+
+The false one is a meaning that the study lists as absent, so nothing is asked that the field of view cannot answer. A
+pair counts as right only if both members are (`vol3d.metrics.probes`).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from typing import Any, Literal
+
+import numpy as np
+
+from preprocessing.phantom_lesions import PLACES, TWIN
+from preprocessing.phantom_questions import Study, Wording
+from preprocessing.phantom_text import Query, wordings
+
+PairKind = Literal["presence", "side", "organ", "uptake", "density"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two questions with opposite answers."""
+
+    kind: PairKind
+    present_study: str
+    present: str
+    """A phrase that is true there."""
+    absent_study: str
+    """The same study, or for `presence` another one."""
+    absent: str
+    """A phrase that is not; for `presence` the same one."""
+
+
+def pairs_of(record: Mapping[str, Any], wording: Wording = "seen", most: int = 3) -> list[Pair]:
+    """Pairs within one study, up to `most` of a kind; side: the twin place, organ: another place, uptake, density.
+
+    Args:
+        record: a phantom's manifest row, or the attributes of its cache entry.
+        wording: "seen" or "unseen".
+        most: pairs of a kind.
+    """
+    study = Study(record)
+    rng = np.random.default_rng([zlib.crc32(str(record["study_id"]).encode()), 2])
+    by_kind: dict[PairKind, list[tuple[Query, Query]]] = {"side": [], "organ": [], "uptake": [], "density": []}
+    for true in study.present:
+        for false in study.denied:
+            kind = _difference(true, false)
+            if kind is not None:
+                by_kind[kind].append((true, false))
+    out = []
+    for kind, found in by_kind.items():
+        for i in rng.permutation(len(found))[:most]:
+            present, absent = _closest(rng, *found[i], wording)
+            out.append(Pair(kind, str(record["study_id"]), present, str(record["study_id"]), absent))
+    return out
+
+
+def presence_pairs(records: Sequence[Mapping[str, Any]], wording: Wording = "seen", most: int = 3) -> list[Pair]:
+    """The same phrase asked of two studies, true of one and not of the other; up to `most` for each study."""
+    studies = [(str(r["study_id"]), Study(r)) for r in records]
+    out = []
+    for name, study in studies:
+        rng = np.random.default_rng([zlib.crc32(name.encode()), 3])
+        found = [(q, other) for q in study.present for other, o in studies if q.place in PLACES and q in o.denied]
+        for i in rng.permutation(len(found))[:most]:
+            query, other = found[i]
+            phrase = str(rng.choice(wordings(query, 1)[wording == "unseen"]))
+            out.append(Pair("presence", name, phrase, other, phrase))
+    return out
+
+
+def _difference(true: Query, false: Query) -> PairKind | None:
+    """The one thing in which two meanings differ."""
+    if true.place not in PLACES or false.place not in PLACES:
+        return None
+    if true.place != false.place:
+        if replace(true, place=false.place) != false:
+            return None
+        return "side" if TWIN.get(true.place) == false.place else "organ"
+    if replace(true, uptake=false.uptake) == false and None not in (true.uptake, false.uptake):
+        return "uptake"
+    if replace(true, density=false.density) == false and None not in (true.density, false.density):
+        return "density"
+    return None
+
+
+def _closest(rng: np.random.Generator, true: Query, false: Query, wording: Wording) -> tuple[str, str]:
+    """A wording of the first and, of the second, the one that shares the most words in the same order."""
+    unseen = wording == "unseen"
+    present = str(rng.choice(wordings(true, 1)[unseen]))
+    match = max(
+        sorted(wordings(false, 1)[unseen]), key=lambda p: SequenceMatcher(None, present.split(), p.split()).ratio()
+    )
+    return present, match
