@@ -54,7 +54,8 @@ def pairs_of(record: Mapping[str, Any], wording: Wording = "seen", most: int = 3
     out = []
     for kind, found in by_kind.items():
         for i in rng.permutation(len(found))[:most]:
-            present, absent = _closest(rng, *found[i], wording)
+            true, false = found[i]
+            present, absent = _closest(rng, true, false, wording)
             out.append(Pair(kind, str(record["study_id"]), present, str(record["study_id"]), absent))
     return out
 

@@ -8,7 +8,7 @@ ORGAN_WORDS = {
     "liver": "spleen", "spleen": "liver", "hepatic": "splenic", "splenic": "hepatic", "intrahepatic": "intrasplenic",
     "intrasplenic": "intrahepatic", "lung": "kidney", "lungs": "kidneys", "kidney": "lung", "kidneys": "lungs",
     "pulmonary": "renal", "renal": "pulmonary", "pleural": "pericardial", "pericardial": "pleural",
-    "pancreas": "liver", "pancreatic": "hepatic", "mediastinum": "liver", "mediastinal": "axillary",
+    "pancreas": "liver", "pancreatic": "hepatic", "mediastinum": "axilla", "mediastinal": "axillary",
     "axillary": "mediastinal", "adrenal": "renal", "spine": "sternum", "bladder": "gallbladder", "stomach": "spleen",
     "heart": "aorta", "aorta": "heart", "gallbladder": "spleen",
 }  # fmt: skip

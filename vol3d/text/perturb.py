@@ -15,7 +15,7 @@ from typing import Literal, get_args
 from vol3d.text.assertion import units
 from vol3d.text.counterwords import DENSITIES, NOT_A_SIZE, ORGAN_WORDS, PAIRED, SIZES, UPTAKES
 from vol3d.text.labeler import Mention, find_mentions, label_findings
-from vol3d.text.mentions import quantities
+from vol3d.text.mentions import quantities, references_to_prior
 from vol3d.text.organs import SIDES, side_of, structure_in
 from vol3d.text.reports import organs_in, sentences
 
@@ -117,6 +117,7 @@ _SEEN = r"(?:seen|observed|detected|identified|noted|visible|visuali[sz]ed|prese
 _DENY: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"^there (?P<v>is|was) (?:an?|one|a single) ", re.I), "There {v} no "),
     (re.compile(r"^there (?P<v>are|were) (?:(?:multiple|several|many|few|some|two|three) )?", re.I), "There {v} no "),
+    (re.compile(r"^there (?P<v>is|was) (?!no\b|not\b)(?=\w)", re.I), "There {v} no "),
     (re.compile(rf"^(?:an?|one) (?=.*\b(?:is|was) {_SEEN}\b)", re.I), "No "),
     (re.compile(rf"\b(?P<v>is|are|was|were) (?P<s>{_SEEN})\b", re.I), "{v} not {s}"),
     (re.compile(r"^(?:an?|multiple|several|many|few|some) (?!.*\b(?:is|are|was|were|shows?|has|have)\b)", re.I), "No "),
@@ -124,6 +125,7 @@ _DENY: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 """The first that fits makes a statement a denial."""
 _STATE: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"^there (?P<v>is|was) no evidence ", re.I), "There {v} evidence "),
     (re.compile(r"^there (?P<v>is|was) no (?=[aeiou])", re.I), "There {v} an "),
     (re.compile(r"^there (?P<v>is|was) no (?=\w)", re.I), "There {v} a "),
     (re.compile(r"^there (?P<v>are|were) no ", re.I), "There {v} "),
@@ -136,13 +138,15 @@ _STATE: tuple[tuple[re.Pattern[str], str], ...] = (
 def _presence(text: str) -> Counterpart | None:
     before = find_mentions(text)
     statuses = {m.status for m in before}
-    if len(units(text)) != 1 or len(statuses) != 1 or "uncertain" in statuses:
+    if len(units(text)) != 1 or len(statuses) != 1 or "uncertain" in statuses or references_to_prior(text):
         return None
     for pattern, written in _DENY if statuses == {"present"} else _STATE:
         match = pattern.search(text)
         if match is None:
             continue
         now = written.format(**match.groupdict())
+        if now.lower().endswith("no ") and re.search(r"\band\b", text):
+            return None  # "no A and B" may deny A alone
         new = text[: match.start()] + now + text[match.end() :]
         new = _start_like(text, new)
         after = find_mentions(new)
@@ -176,7 +180,7 @@ def _organ(text: str) -> Counterpart | None:
     other = ORGAN_WORDS[word.lower()]
     if re.search(r"\b(?:left|right|bilateral|both|either)\b", text, re.I) and not {word.lower(), other} <= PAIRED:
         return None
-    if re.search(r"\blobes?\b|\bsegments?\b|\b(?:adjacent|next|close) to\b", text, re.I):
+    if re.search(r"\blobes?\b|\bsegments?\b|\bglands?\b|\b(?:adjacent|next|close) to\b", text, re.I):
         return None
     new = text[: words[0].start()] + _like(word, other) + text[words[0].end() :]
     now = organs_in(new)

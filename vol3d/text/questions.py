@@ -45,7 +45,7 @@ _OUTSIDE = re.compile(
     re.I,
 )
 _YES = re.compile(
-    r"^(?:yes|yeah|yep|true|correct|present|positive|indeed|affirmative|it is|they are|there (?:is|are))\b"
+    r"^(?:yes|yeah|yep|true|correct|present|positive|indeed|affirmative)\b|^(?:it is|they are|there (?:is|are)(?: one)?)$"
 )
 _NO = re.compile(
     r"^(?:no|nope|none|false|absent|negative|incorrect|not (?:present|seen|visible|detected|observed|there)|never|"
@@ -163,7 +163,9 @@ def _yes_no(text: str) -> str | None:
     said = {m.status for m in find_mentions(text)}  # a sentence in place of the word
     if said == {"present"}:
         return "yes"
-    return "no" if said == {"absent"} or (not said and _DENIAL.search(text)) else None
+    if said == {"absent"} or (not said and _DENIAL.search(text)):
+        return "no"
+    return "yes" if not said and re.match(r"there (?:is|are) (?:an?|one|some)\b", text) else None
 
 
 def _side(text: str) -> str | None:
