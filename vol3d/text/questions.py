@@ -45,7 +45,8 @@ _OUTSIDE = re.compile(
     re.I,
 )
 _YES = re.compile(
-    r"^(?:yes|yeah|yep|true|correct|present|positive|indeed|affirmative)\b|^(?:it is|they are|there (?:is|are)(?: one)?)$"
+    r"^(?:yes|yeah|yep|true|correct|present|positive|indeed|affirmative)\b|"
+    r"^(?:it is|they are|there (?:is|are)(?: one)?)$"
 )
 _NO = re.compile(
     r"^(?:no|nope|none|false|absent|negative|incorrect|not (?:present|seen|visible|detected|observed|there)|never|"
