@@ -76,7 +76,7 @@ class Block(nn.Module):
     def forward(
         self,
         x_NTC: Tensor,
-        turn: tuple[Tensor, Tensor],
+        turn: Tensor,
         mask: Tensor | None,
         memory: VisualMemory | None,
         cache: KeyValueCache | None,
@@ -86,12 +86,12 @@ class Block(nn.Module):
         x_NTC = x_NTC + self._drop(self._attend(self.norm(x_NTC), turn, mask, cache, layer))
         if self.visual is not None and memory is not None:
             x_NTC = self.visual(x_NTC, memory)
-        return x_NTC + self._drop(self.down(functional.gelu(self.up(self.norm_mlp(x_NTC)))))
+        return x_NTC + self._drop(self.down(functional.gelu(self.up(self.norm_mlp(x_NTC)), approximate="tanh")))
 
     def _attend(
         self,
         x_NTC: Tensor,
-        turn: tuple[Tensor, Tensor],
+        turn: Tensor,
         mask: Tensor | None,
         cache: KeyValueCache | None,
         layer: int,
@@ -174,7 +174,7 @@ class SmallDecoder(nn.Module):
         """Logits [N, T, vocabulary], or at the positions `keep` alone; `mask_NS` covers the cached words as well."""
         length = ids_NT.shape[1]
         position_NT = (mask_NS.long().cumsum(1) - 1).clamp(min=0)[:, -length:]
-        turn = self.cos_TK[position_NT][:, None], self.sin_TK[position_NT][:, None]
+        turn = torch.complex(self.cos_TK[position_NT], self.sin_TK[position_NT])[:, None]
         plain_step = cache is not None and length == 1 and not cache.padded
         mask = None if plain_step else causal_mask(mask_NS, length)
         x_NTC = functional.dropout(self.embedding(ids_NT), self.dropout, self.training)
@@ -206,7 +206,6 @@ def causal_mask(mask_NS: Tensor, length: int) -> Tensor:
     return (own & (mask_NS[:, None] | own.triu(words - length)))[:, None]
 
 
-def _rotate(x_NHTK: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    cos, sin = turn
-    a, b = x_NHTK.float().chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x_NHTK.dtype)
+def _rotate(x_NHTK: Tensor, turn: Tensor) -> Tensor:
+    pairs = torch.view_as_complex(x_NHTK.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turn).flatten(-2).to(x_NHTK.dtype)
