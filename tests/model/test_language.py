@@ -182,6 +182,22 @@ def test_training_moves_adapters_and_leaves_the_base_bit_identical(folders: dict
         assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
 
 
+@pytest.mark.parametrize("kind", models.ARCHITECTURES)
+def test_a_base_in_bfloat16_trains_float32_weights_around_it(folders: dict[str, Path], kind: str) -> None:
+    base = BaseConfig(name=str(folders[kind]), lora_rank=2, dtype="bfloat16")
+    config = LanguageConfig(kind="huggingface", base=base, max_tokens=64)
+    torch.manual_seed(0)
+    model = LanguageModel(*resolve_language(config, visual_width=models.VISUAL))
+    for parameter in model.parameters():
+        assert parameter.dtype == (torch.float32 if parameter.requires_grad else torch.bfloat16)
+    loss = models.open_gates(model).train().loss(*models.text_batch(model), *models.images(3))
+    loss.backward()
+    exact = make(kind, folders).loss(*models.text_batch(model), *models.images(3))
+    assert loss.item() == pytest.approx(exact.item(), rel=0.25)
+    written = model.generate([[2, 7]] * 3, *models.images(3), GenerationConfig(strategy="beam", max_new_tokens=4))
+    assert len(written) == 3
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_a_saved_model_answers_bit_for_bit(folders: dict[str, Path], kind: str, tmp_path: Path) -> None:

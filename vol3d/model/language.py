@@ -179,6 +179,9 @@ def _load_base(base: BaseConfig) -> Any:
             inject_adapter_in_model(lora, model)
         except ValueError as error:
             raise ConfigError(f"language base lora_targets: {error}") from error
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()  # peft takes the base's type
     return model
 
 
