@@ -51,7 +51,7 @@ def test_frozen_weights_are_bit_identical_after_engine_steps(llama: Path, stage:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
-        expected.append(float(loss))
+        expected.append(loss.item())
     model = models.open_gates(models.pretrained(llama))
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
