@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,27 @@ def data_dir() -> Path:
     if not os.environ.get("VOL3D_DATA"):
         pytest.skip("VOL3D_DATA is not set: the real data is needed for this test")
     return Path(os.environ["VOL3D_DATA"]).resolve(strict=True)
+
+
+def missing(what: str) -> None:
+    """A program of `make setup-system` is not there: a failure in CI, elsewhere a reason to skip."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing although this is CI: make setup-system installs it")
+    pytest.skip(f"{what} is not installed: make setup-system")
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str], str]:
+    """The path of an installed program, by name."""
+
+    def find(name: str) -> str:
+        found = shutil.which(name)
+        if found is None:
+            missing(name)
+        assert found is not None
+        return found
+
+    return find
 
 
 @dataclass(frozen=True)
@@ -107,9 +128,8 @@ def _orthanc(folder: Path, tls: bool) -> Iterator[Orthanc]:
     program = shutil.which("Orthanc", path=os.environ.get("PATH", "") + ":/usr/sbin")
     plugin = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
     if program is None or not plugin.exists():
-        if os.environ.get("CI"):
-            pytest.fail("Orthanc or its DICOMweb plugin is missing although this is CI: make setup-system installs it")
-        pytest.skip("Orthanc and its DICOMweb plugin are not installed: make setup-system")
+        missing("Orthanc or its DICOMweb plugin")
+    assert program is not None
     http, dicom, mover = _free_ports(3)
     user, password = "tester", "correct horse"
     files = _certificates(folder) if tls else {"ca": "", "cert": "", "key": ""}

@@ -1,7 +1,5 @@
 """The phantoms' DICOM before programs that are not ours: dicom3tools' validator and dcm2niix."""
 
-import os
-import shutil
 import subprocess
 
 import nibabel
@@ -14,14 +12,6 @@ from preprocessing.reading import read_image
 SMALL = PhantomOptions(ct_spacing_mm=(6.0, 6.0), pet_spacing_mm=((7.0, 7.0, 7.0),))
 
 
-def program(name):
-    if shutil.which(name) is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{name} is missing although this is CI: make setup-system installs it")
-        pytest.skip(f"{name} is not installed: make setup-system")
-    return name
-
-
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantoms")
@@ -30,7 +20,7 @@ def studies(tmp_path_factory):
 
 
 @pytest.mark.parametrize("image", ["ct", "pet"])
-def test_the_validator_finds_no_error(studies, image):
+def test_the_validator_finds_no_error(studies, image, program):
     validator = program("dciodvfy")
     for study in studies:
         for file in sorted((study / image).iterdir())[::10]:
@@ -38,7 +28,7 @@ def test_the_validator_finds_no_error(studies, image):
             assert [line for line in found.splitlines() if line.startswith("Error")] == []
 
 
-def test_dcm2niix_sees_the_same_volume_in_the_same_place(studies, tmp_path):
+def test_dcm2niix_sees_the_same_volume_in_the_same_place(studies, tmp_path, program):
     converter = program("dcm2niix")
     for number, study in enumerate(studies):
         out = tmp_path / str(number)

@@ -190,10 +190,8 @@ def test_a_name_where_the_profile_keeps_text_is_refused(study, tmp_path, vol3d, 
     assert leaks(tmp_path / "made") == []
 
 
-def test_copies_are_valid_dicom(study, tmp_path, vol3d):
-    validator = shutil.which("dciodvfy")
-    if validator is None:
-        pytest.skip("dciodvfy is not installed: make setup-system")
+def test_copies_are_valid_dicom(study, tmp_path, vol3d, program):
+    validator = program("dciodvfy")
     assert vol3d("deidentify", study, tmp_path / "made", "--keep", "dates", "--keep", "characteristics") == 0
     for modality in ("CT", "PT"):
         before = next(p for p in sorted((study / modality).iterdir()))
