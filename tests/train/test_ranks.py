@@ -1,8 +1,10 @@
 """Launchers by their environment variables."""
 
 import pytest
+import torch
 
 from vol3d.errors import ConfigError
+from vol3d.train import ranks
 from vol3d.train.ranks import Place, find_place
 
 SRUN = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_JOB_ID": "100",
@@ -35,3 +37,8 @@ def test_srun_without_scontrol(monkeypatch):
 
 def test_an_sbatch_script_without_srun_is_alone():
     assert find_place({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "1"}).world == 1
+
+
+def test_numbers_too_small_to_matter_are_zero_once_training_has_begun() -> None:
+    ranks.join()
+    assert (torch.full((1,), 1e-38) * 0.1).item() == 0.0

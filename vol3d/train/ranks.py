@@ -77,7 +77,12 @@ def _first_host(environ: Mapping[str, str]) -> str:
 
 
 def join() -> Place:
-    """Enters the process group of all ranks (nccl on CUDA, else gloo), and picks this process's device."""
+    """Enters the process group of all ranks (nccl on CUDA, else gloo), and picks this process's device.
+
+    From here on numbers under 1e-38 are zero on a CPU. Gradients of voxels that a mask is sure of fade that far, and
+    with each such number an x86 core takes a detour: a half-trained model's backward pass took 2.5 times as long.
+    """
+    torch.set_flush_denormal(True)
     place = find_place(os.environ)
     # DeepSpeed reads these, whatever the launcher was
     os.environ.update(RANK=str(place.rank), WORLD_SIZE=str(place.world), LOCAL_RANK=str(place.local_rank))
