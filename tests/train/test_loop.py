@@ -118,9 +118,8 @@ def finish(process):
     return process.returncode
 
 
-def test_a_killed_run_resumes_bitwise(cache, tmp_path, text_bank, monkeypatch):
+def test_a_killed_run_resumes_bitwise(cache, tmp_path):
     """Each run is a process of its own, as in use: in one that has trained before, a last bit of a norm may differ."""
-    monkeypatch.setenv("VOL3D_CACHE_HOME", str(text_bank))
     out, whole = tmp_path / "run", tmp_path / "whole"
     assert finish(run_job(cache, whole, 0)) == 0
     killed = run_job(cache, out, 5)
