@@ -39,6 +39,13 @@ def test_an_sbatch_script_without_srun_is_alone():
     assert find_place({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "1"}).world == 1
 
 
-def test_numbers_too_small_to_matter_are_zero_once_training_has_begun() -> None:
-    ranks.join()
-    assert (torch.full((1,), 1e-38) * 0.1).item() == 0.0
+def test_tiny_numbers_are_zero_only_where_it_is_said() -> None:
+    def product() -> float:
+        return (torch.full((1,), 1e-38) * 0.1).item()
+
+    with ranks.tiny_numbers(are_zero=True):
+        assert product() == 0.0
+        with ranks.tiny_numbers(are_zero=False):
+            assert product() > 0.0
+        assert product() == 0.0
+    assert product() > 0.0

@@ -34,6 +34,7 @@ WHITENING_TEXTS = 4096
 """Texts at most whose states decide how the text projection starts."""
 
 
+@ranks.tiny_numbers(are_zero=True)
 def train(
     config: RunConfig,
     cache_root: Path,

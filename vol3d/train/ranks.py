@@ -6,7 +6,8 @@ import atexit
 import datetime
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,12 +78,7 @@ def _first_host(environ: Mapping[str, str]) -> str:
 
 
 def join() -> Place:
-    """Enters the process group of all ranks (nccl on CUDA, else gloo), and picks this process's device.
-
-    From here on numbers under 1e-38 are zero on a CPU. Gradients of voxels that a mask is sure of fade that far, and
-    with each such number an x86 core takes a detour: a half-trained model's backward pass took 2.5 times as long.
-    """
-    torch.set_flush_denormal(True)
+    """Enters the process group of all ranks (nccl on CUDA, else gloo), and picks this process's device."""
     place = find_place(os.environ)
     # DeepSpeed reads these, whatever the launcher was
     os.environ.update(RANK=str(place.rank), WORLD_SIZE=str(place.world), LOCAL_RANK=str(place.local_rank))
@@ -99,6 +95,20 @@ def join() -> Place:
             backend, init_method=f"tcp://{place.master}", rank=place.rank, world_size=place.world, timeout=TIMEOUT
         )
     return place
+
+
+@contextmanager
+def tiny_numbers(*, are_zero: bool) -> Iterator[None]:
+    """Whether this thread, and those that torch starts from it, take numbers under 1e-38 as zero, on a CPU.
+
+    Gradients of voxels that a mask is sure of fade that far, and with each such number an x86 core takes a detour: a
+    half-trained model's backward pass took 2.5 times as long. Only for training: scipy's search trees need them.
+    """
+    torch.set_flush_denormal(are_zero)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(not are_zero)
 
 
 def _leave() -> None:

@@ -162,7 +162,9 @@ class Run:
             if self.plain is not None:
                 _follow(self.plain.state_dict(), weights, 1.0)
         if judged and self.plain is not None and validate is not None and run_log is not None:
-            self._judge(validate(self.plain), run_log)
+            with ranks.tiny_numbers(are_zero=False):
+                metrics = validate(self.plain)
+            self._judge(metrics, run_log)
         if saved:
             self._save()
         ranks.barrier()
