@@ -68,11 +68,11 @@ def main() -> None:
     summary = {
         "train_minutes": round(minutes, 1),
         "labels_over_5_ml": len(worst),
-        "lowest_dice": round(min(worst.values()), 4),
+        "lowest_dice": round(float(min(worst.values())), 4),
         "mean_dice": round(float(np.mean(list(worst.values()))), 4),
-        "labels_at_0.90": sum(v >= 0.9 for v in worst.values()),
+        "labels_at_0.90": int(sum(v >= 0.9 for v in worst.values())),
         "sided_phrases": len(sides),
-        "wrong_side": sum(sides),
+        "wrong_side": int(sum(sides)),
     }
     print(json.dumps(summary, indent=1))
     (out / "results.json").write_text(json.dumps({**summary, "dice": worst}, indent=1))
