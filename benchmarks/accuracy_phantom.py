@@ -26,7 +26,7 @@ from vol3d.metrics.segmentation import dice
 from vol3d.workflows.evaluate import evaluate
 from vol3d.workflows.prepare import load_recipe
 
-TRAIN_SEED, TEST_SEED = 11, 12
+TRAIN_SEED, TEST_SEED = 11, 13  # settings were chosen on studies of seed 12: it is no test any more
 TIMED_STEPS = 30
 RUNS = {
     "shared": [],
