@@ -18,16 +18,11 @@ from pydicom.errors import InvalidDicomError
 from preprocessing.read_dicom_masks import SEG_CLASSES
 from preprocessing.rtstruct import read_structures
 from vol3d.dicom.frames import Frame, frames_of
-from vol3d.dicom.series import DICOM_SUFFIXES, PARSE_ERRORS, Instance, Series
+from vol3d.dicom.series import DICOM_SUFFIXES, IMAGE_CLASSES, PARSE_ERRORS, Instance, Series
 from vol3d.errors import ReadError
 
 KINDS: dict[str, str] = {
-    uids.CTImageStorage: "CT",
-    uids.EnhancedCTImageStorage: "CT",
-    uids.LegacyConvertedEnhancedCTImageStorage: "CT",
-    uids.PositronEmissionTomographyImageStorage: "PT",
-    uids.EnhancedPETImageStorage: "PT",
-    uids.LegacyConvertedEnhancedPETImageStorage: "PT",
+    **IMAGE_CLASSES,
     uids.RTStructureSetStorage: "RTSTRUCT",
     **dict.fromkeys(SEG_CLASSES, "SEG"),
 }

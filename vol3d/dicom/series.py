@@ -45,7 +45,7 @@ PARSE_ERRORS = (
 DEFLATED_FRAMES = uids.UID("1.2.840.10008.1.2.8.1")
 """Deflated Image Frame Compression (PS3.5 A.4.13), younger than pydicom's table."""
 
-_CLASSES: dict[str, str] = {
+IMAGE_CLASSES: dict[str, str] = {
     uids.CTImageStorage: "CT",
     uids.EnhancedCTImageStorage: "CT",
     uids.LegacyConvertedEnhancedCTImageStorage: "CT",
@@ -53,6 +53,7 @@ _CLASSES: dict[str, str] = {
     uids.EnhancedPETImageStorage: "PT",
     uids.LegacyConvertedEnhancedPETImageStorage: "PT",
 }
+"""SOP classes of CT and PET images, and their Modality."""
 _USED = (
     "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "InstanceNumber", "NumberOfFrames",
     "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
@@ -179,7 +180,7 @@ def _read_instance(path: Path) -> Instance | str:
             if not len(header):
                 return Instance(path, header, "", "the file ends within its header")
             kind = str(header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID") or "")
-            modality = _CLASSES.get(kind) or (uids.UID(kind).name if kind else str(header.get("Modality") or ""))
+            modality = IMAGE_CLASSES.get(kind) or (uids.UID(kind).name if kind else str(header.get("Modality") or ""))
             image_type = [str(v).upper() for v in header.get("ImageType") or []]
             if kind == uids.MediaStorageDirectoryStorage:
                 return "a DICOMDIR, no image"

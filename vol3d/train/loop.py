@@ -80,11 +80,12 @@ def train(
         patch_size=config.data.patch_size,
         spacing_mm=cache.recipe["spacing_mm"],
     )
-    bank = None if dry_run else _fill_bank(dataset, model_config, place)
+    texts = [] if dry_run else dataset.texts()
+    bank = None if dry_run else _fill_bank(texts, model_config, place)
     torch.manual_seed(config.seed)
     model = VisionLanguageModel(model_config)
     if bank is not None:
-        model.grounding.text.whiten(_some_states(bank, dataset))
+        model.grounding.text.whiten(_some_states(bank, texts))
     newest = folder.newest() if resume == "auto" and not dry_run else None
     state = read_state(newest) if newest is not None else None
     precision = state.precision if state is not None else choose_precision(settings.precision, place.rank)
@@ -151,14 +152,13 @@ def _report_init(found: tuple[list[str], list[str]], path: Path, rank: int) -> N
             log.info("  not in it, or of another shape: %s", name)
 
 
-def _some_states(bank: EmbeddingBank, dataset: PatchDataset) -> Tensor:
+def _some_states(bank: EmbeddingBank, texts: list[str]) -> Tensor:
     """Token states [N, E] of an even sample of the training texts."""
-    texts = sorted(set(dataset.texts()))
     return torch.from_numpy(np.concatenate([bank.get(t) for t in texts[:: -(-len(texts) // WHITENING_TEXTS)]]))
 
 
-def _fill_bank(dataset: PatchDataset, config: ModelConfig, place: ranks.Place) -> EmbeddingBank:
+def _fill_bank(texts: list[str], config: ModelConfig, place: ranks.Place) -> EmbeddingBank:
     if place.rank == 0:
-        EmbeddingBank(bank_root(), config.text, str(ranks.device())).ensure(dataset.texts())
+        EmbeddingBank(bank_root(), config.text, str(ranks.device())).ensure(texts)
     ranks.barrier()
     return EmbeddingBank(bank_root(), config.text)
