@@ -42,6 +42,18 @@ def load_yaml(path: str | Path, cls: type[Config], overrides: typing.Sequence[st
     Raises:
         ConfigError: unreadable file, unknown or missing key, wrong type, or a check of the dataclass failed.
     """
+    tree = read_tree(path)
+    for override in overrides:
+        _set(tree, override)
+    return from_tree(cls, tree, str(path))
+
+
+def read_tree(path: str | Path) -> dict[Any, Any]:
+    """A YAML file of keys and values as it stands; a key that stands twice is refused.
+
+    Raises:
+        ConfigError: no file, no YAML, or no mapping.
+    """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"expected a configuration file, found nothing at {path}")
@@ -52,9 +64,7 @@ def load_yaml(path: str | Path, cls: type[Config], overrides: typing.Sequence[st
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a section with keys, found {tree!r}")
-    for override in overrides:
-        _set(tree, override)
-    return from_tree(cls, tree, str(path))
+    return tree
 
 
 def from_tree(cls: type[Config], tree: Any, where: str) -> Config:

@@ -201,3 +201,15 @@ def test_a_real_oblique_file_is_overlaid_exactly(tmp_path, data_dir):
     write_nifti(tmp_path / "mask.nii.gz", np.zeros(grid.shape, bool), grid, path)
     with gzip.open(path) as a, gzip.open(tmp_path / "mask.nii.gz") as b:
         assert a.read(352)[252:328] == b.read(352)[252:328]  # qform_code .. srow_z, byte by byte
+
+
+def test_a_slope_is_applied_by_readers_and_the_stored_numbers_stay(tmp_path):
+    stored = np.array([[[0, 51, 255]]], np.uint8)
+    grid = Grid.from_spacing((1, 1, 3), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0))
+    for template_path in (None, tmp_path / "plain.nii.gz"):
+        if template_path:
+            write_nifti(template_path, stored, grid)
+        write_nifti(tmp_path / "heat.nii.gz", stored, grid, template_path, slope=1 / 255)
+        image = nib.load(tmp_path / "heat.nii.gz")
+        np.testing.assert_allclose(image.get_fdata()[:, 0, 0], [0, 0.2, 1], atol=1e-6)
+        assert np.asarray(image.dataobj.get_unscaled()).ravel().tolist() == [0, 51, 255]

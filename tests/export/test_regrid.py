@@ -9,7 +9,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from vol3d.errors import GeometryError, Vol3dError
-from vol3d.export.regrid import to_source_grid
+from vol3d.export.regrid import probability_on, to_source_grid
 from vol3d.geometry import Grid
 from vol3d.volume import resample
 
@@ -171,3 +171,25 @@ def test_nonsense_is_refused():
         to_source_grid(probability, COMMON, COMMON, 0.0)
     with pytest.raises(Vol3dError, match=r"uint8 0\.\.255 or float 0\.\.1, found int64"):
         to_source_grid(probability.astype(np.int64), COMMON, COMMON, 0.5)
+
+
+def test_the_probability_itself_is_interpolated_between_voxels():
+    grid = Grid.from_spacing((1, 1, 3), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0))
+    source = Grid.from_spacing((1, 1, 7), (2.0, 2.0, 1.0), (-1.0, 0.0, 0.0))  # from 1 mm before to 1 mm behind it
+    stored = np.array([[[0, 100, 255]]], np.uint8)
+    # at 0, 1, ... 4 mm: 0, half of 100, 100, half-way from 100 to 255, 255
+    assert probability_on(stored, grid, source)[0, 0, 1:6].tolist() == [0, 50, 100, 178, 255]
+    whole = probability_on(stored / np.float32(255), grid, source)
+    np.testing.assert_array_equal(whole, probability_on(stored, grid, source))
+    far = Grid.from_spacing((1, 1, 2), (2.0, 2.0, 2.0), (90.0, 0.0, 0.0))
+    assert not probability_on(stored, grid, far).any()
+
+
+def test_the_thresholded_probability_is_the_mask():
+    probability = (blob((12, 14, 16)) * 255).astype(np.uint8)
+    grid = Grid.from_spacing(probability.shape, (3.0, 3.0, 3.0), (0.0, 0.0, 0.0))
+    source = Grid.from_spacing((20, 30, 40), (1.7, 1.3, 1.1), (2.0, 1.0, 0.5))
+    mask, values = to_source_grid(probability, grid, source, 0.5), probability_on(probability, grid, source)
+    assert mask.any()
+    assert (mask[values > 128] == 1).all()
+    assert (mask[values < 127] == 0).all()

@@ -28,7 +28,9 @@ _GEOMETRY_FIELDS = (
 )
 
 
-def write_nifti(path: str | Path, array_ZYX: Array, grid: Grid, template: str | Path | None = None) -> None:
+def write_nifti(
+    path: str | Path, array_ZYX: Array, grid: Grid, template: str | Path | None = None, *, slope: float | None = None
+) -> None:
     """Writes one volume, atomically; bool becomes uint8, other types stay.
 
     Args:
@@ -38,6 +40,7 @@ def write_nifti(path: str | Path, array_ZYX: Array, grid: Grid, template: str | 
         template: the source NIfTI. Its sform, qform, their codes, spacing and units are kept to the bit, because
             viewers overlay files by whichever of them they prefer. Its other fields, which may hold private data, are
             not.
+        slope: what a reader multiplies the stored numbers by (``scl_slope``), such as 1/255 for a probability in uint8.
 
     Raises:
         GeometryError: array, grid and template do not agree.
@@ -59,6 +62,8 @@ def write_nifti(path: str | Path, array_ZYX: Array, grid: Grid, template: str | 
     else:
         image = _on_template(array_XYZ, grid, Path(template))
     image.header["descrip"] = b"vol3d"
+    if slope is not None:
+        image.header.set_slope_inter(slope, 0.0)
     _write_atomically(path, image)
 
 

@@ -6,6 +6,8 @@ steps the size of the common grid's voxels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from vol3d.errors import GeometryError, Vol3dError
@@ -49,24 +51,42 @@ def to_source_grid(
         raise Vol3dError(f"expected a mask threshold above 0 and up to 1, found {threshold}")
     level = (threshold - _TIE) * _full_scale(probability_ZYX)
     mask_ZYX = np.zeros(source.shape, np.uint8)
+    for where, value_ZYX in _slabs(probability_ZYX, grid, source, slab_voxels):
+        mask_ZYX[where] = value_ZYX >= level
+    return mask_ZYX
+
+
+def probability_on(probability_ZYX: Array, grid: Grid, source: Grid, slab_voxels: int = SLAB_VOXELS) -> Array:
+    """The probability itself on the source grid, uint8 0..255 for 0..1 and 0 outside `grid`; see `to_source_grid`."""
+    if probability_ZYX.shape != grid.shape:
+        raise GeometryError(f"expected probabilities of the grid's shape {grid.shape}, found {probability_ZYX.shape}")
+    full = _full_scale(probability_ZYX)
+    out_ZYX = np.zeros(source.shape, np.uint8)
+    for where, value_ZYX in _slabs(probability_ZYX, grid, source, slab_voxels):
+        out_ZYX[where] = np.rint(value_ZYX * (255 / full)).clip(0, 255)
+    return out_ZYX
+
+
+def _slabs(
+    probability_ZYX: Array, grid: Grid, source: Grid, slab_voxels: int
+) -> Iterator[tuple[tuple[slice, ...], Array]]:
+    """Where in the source, and the interpolated values there; what non-zero probability cannot reach is left out."""
     held = bounding_box(probability_ZYX)
     reached = None if held is None else _reach(held, grid, source)
     if reached is None:
-        return mask_ZYX
+        return
     (z0, y0, x0), (z1, y1, x1) = reached
     step = max(1, slab_voxels // ((y1 - y0) * (x1 - x0))) if _along_axes(grid, source) else z1 - z0
     for z in range(z0, z1, step):
         start, stop = (z, y0, x0), (min(z + step, z1), y1, x1)
-        target = source.crop(start, stop)
         needed = _reach((start, stop), source, grid)
         if needed is None:
             continue
         crop_ZYX = probability_ZYX[tuple(slice(a, b) for a, b in zip(*needed, strict=True))]
         if crop_ZYX.dtype == bool:
             crop_ZYX = crop_ZYX.view(np.uint8)
-        value_ZYX = resample(crop_ZYX, grid.crop(*needed), target, 0.0)
-        mask_ZYX[z : stop[0], y0:y1, x0:x1] = value_ZYX >= level
-    return mask_ZYX
+        value_ZYX = resample(crop_ZYX, grid.crop(*needed), source.crop(start, stop), 0.0)
+        yield (slice(z, stop[0]), slice(y0, y1), slice(x0, x1)), value_ZYX
 
 
 def _full_scale(probability_ZYX: Array) -> float:
