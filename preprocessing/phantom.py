@@ -20,6 +20,7 @@ from preprocessing.manifest import write_manifest
 from preprocessing.phantom_anatomy import TISSUES
 from preprocessing.phantom_body import build_anatomy
 from preprocessing.phantom_lesions import draw_lesions
+from preprocessing.phantom_questions import WORDINGS, questions_of
 from preprocessing.phantom_report import Facts, write_report
 from preprocessing.phantom_scan import (
     Acquisition,
@@ -40,7 +41,9 @@ from vol3d.volume import Volume
 Kind = Literal["petct", "ct", "mixed"]
 SPLIT_NAMES = ("train", "val", "test")
 
-_ANATOMY, _LESIONS, _ACQUISITION, _GEOMETRY, _CT, _PET, _WORDS = range(7)
+CENTRES = ("phantom-a", "phantom-b", "phantom-c")
+
+_ANATOMY, _LESIONS, _ACQUISITION, _GEOMETRY, _CT, _PET, _WORDS, _META = range(8)
 """Independent random streams of a study, so that, say, another orientation leaves the body as it is."""
 
 
@@ -158,7 +161,7 @@ def generate_study(
         ConfigError: `splits` or `kind` is not valid.
     """
     options = options or PhantomOptions()
-    rng = [np.random.default_rng([seed, index, stream]) for stream in range(7)]
+    rng = [np.random.default_rng([seed, index, stream]) for stream in range(8)]
     acquisition = draw_acquisition(rng[_ACQUISITION], options)
     if kind not in ("petct", "ct", "mixed"):
         raise ConfigError(f"expected kind petct, ct or mixed, found {kind!r}")
@@ -196,9 +199,10 @@ def generate_study(
         "report": write_report(rng[_WORDS], facts),
         "meta": {
             "sex": acquisition.sex, "age_band": f"{acquisition.age_years // 10 * 10}s",
-            "scanner": acquisition.scanner, "centre": "phantom", "view": acquisition.view,
+            "scanner": acquisition.scanner, "centre": str(rng[_META].choice(CENTRES)), "view": acquisition.view,
             "oblique": geometry.oblique, "unseen_phrases": words.unseen, "unseen_absent": words.unseen_absent,
         },
         "split": split_of(index, splits),
     }  # fmt: skip
+    row["qa"] = [question for wording in WORDINGS for question in questions_of(row, wording)]
     return PhantomStudy(study_id, ct, pet, words.masks, row, acquisition, file_format)

@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from preprocessing.phantom_text import ORGAN_WORDS, PLACE_WORDS, Query, all_quer
 from vol3d.text.questions import NONE, NOT_IN_VIEW, QuestionKind, normalise
 
 Wording = Literal["seen", "unseen"]
+WORDINGS: tuple[Wording, ...] = get_args(Wording)
 
 DIAMETER_TOLERANCE_MM = 6.0
 """Two voxels of the phantoms' CT."""

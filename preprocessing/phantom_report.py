@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +57,15 @@ _CLEAR: dict[str, tuple[str, ...]] = {
     "Spine": ("No suspicious bone lesion in the imaged spine.", "No focal lesion of the imaged spine."),
     "Soft tissues": ("No focal lesion of the paraspinal muscles.", "Unremarkable paraspinal soft tissues."),
 }
+DENIED: dict[str, tuple[str, ...]] = {
+    "lungs": ("pulmonary nodule or mass", "focal lung lesion"),
+    "mediastinum": ("enlarged mediastinal lymph node", "mediastinal lymphadenopathy"),
+    "liver": ("focal hepatic lesion",), "spleen": ("focal splenic lesion",), "kidneys": ("focal renal lesion",),
+    "left kidney": ("focal lesion of the left kidney",), "right kidney": ("focal lesion of the right kidney",),
+    "spine": ("suspicious bone lesion in the imaged spine", "focal lesion of the imaged spine"),
+    "soft tissue": ("focal lesion of the paraspinal muscles",),
+}  # fmt: skip
+"""What those sentences deny, by place: asked where it is there, too, so that the words do not give the answer away."""
 _INDICATIONS = (
     "Staging.", "Restaging after chemotherapy.", "Follow-up.", "Known malignancy, assessment of response.",
     "Weight loss, search for a primary tumour.",
@@ -96,30 +106,38 @@ def _length(rng: np.random.Generator, diameter_mm: float) -> str:
 
 
 def _lesion(rng: np.random.Generator, lesion: Measured) -> str:
+    return str(rng.choice(lesion_forms(lesion, _length(rng, lesion.diameter_mm))))
+
+
+def lesion_forms(lesion: Measured, length: str) -> tuple[str, ...]:
+    """Every way in which the findings may speak of a lesion; `length` is its diameter as written."""
     traits = lesion.traits
     where = f"ct slice {lesion.slice_number}, z = {lesion.z_mm:.1f} mm"
     noun, place = _noun(traits), PLACE_WORDS[traits.place].after[0]
-    size, length = traits.size.replace("medium", "medium-sized"), _length(rng, lesion.diameter_mm)
+    size = traits.size.replace("medium", "medium-sized").capitalize()
     suv = "" if lesion.suv_max is None else f"SUVmax {lesion.suv_max:.1f}"
     forms: tuple[str, ...]
     if traits.uptake is None:
         forms = (
-            f"{size.capitalize()} {traits.density} {noun} {place} measuring {length} ({where}).",
+            f"{size} {traits.density} {noun} {place} measuring {length} ({where}).",
             f"There is a {length} {traits.density} {noun} {place} ({where}).",
         )
     elif traits.uptake == "avid":
         forms = (
             f"There is a {length} {traits.density} {noun} {place} with increased FDG uptake, {suv} ({where}).",
-            f"{size.capitalize()} hypermetabolic {traits.density} {noun} {place}, {length}, {suv} ({where}).",
+            f"{size} hypermetabolic {traits.density} {noun} {place}, {length}, {suv} ({where}).",
             f"FDG-avid {noun} {place}, {traits.density} on CT, measuring {length} with {suv} ({where}).",
         )
     else:
         forms = (
             f"There is a {length} {traits.density} {noun} {place} without FDG uptake, {suv} ({where}).",
-            f"{size.capitalize()} non-avid {traits.density} {noun} {place}, {length}, {suv} ({where}).",
+            f"{size} non-avid {traits.density} {noun} {place}, {length}, {suv} ({where}).",
             f"A {traits.density} {noun} {place} of {length} shows no increased uptake, {suv} ({where}).",
         )
-    return str(rng.choice(forms)).replace("a 8", "an 8").replace("a 11 ", "an 11 ").replace("a 18 ", "an 18 ")
+    return tuple(_AN.sub("an ", form) for form in forms)
+
+
+_AN = re.compile(r"\ba (?=8|11 |18 )")
 
 
 def _without_lesion(rng: np.random.Generator, title: str, tissues: tuple[str, ...], facts: Facts) -> str:
@@ -173,11 +191,15 @@ def _impression(rng: np.random.Generator, facts: Facts) -> list[str]:
         return [str(rng.choice(forms))]
     out = []
     for lesion in sorted(facts.lesions, key=lambda m: -(m.suv_max or m.diameter_mm / 100)):
-        suv = "" if lesion.suv_max is None else f", SUVmax {lesion.suv_max:.1f}"
-        name = name_of(lesion.traits)
-        forms = (
-            f"{name[0].upper()}{name[1:]} ({lesion.diameter_mm:.0f} mm{suv}).",
-            f"{lesion.diameter_mm:.0f} mm {name}{suv}.",
-        )
-        out.append(str(rng.choice(forms)))
+        out.append(str(rng.choice(impression_forms(lesion))))
     return out
+
+
+def impression_forms(lesion: Measured) -> tuple[str, ...]:
+    """Every way in which the impression may speak of a lesion."""
+    suv = "" if lesion.suv_max is None else f", SUVmax {lesion.suv_max:.1f}"
+    name = name_of(lesion.traits)
+    return (
+        f"{name[0].upper()}{name[1:]} ({lesion.diameter_mm:.0f} mm{suv}).",
+        f"{lesion.diameter_mm:.0f} mm {name}{suv}.",
+    )

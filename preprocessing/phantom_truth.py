@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from preprocessing.phantom_anatomy import OPEN_ENDED, ORGANS, Anatomy, label_of
+from preprocessing.phantom_grounding import absent_phrases, present_phrases
 from preprocessing.phantom_lesions import PLACES, Lesion
 from preprocessing.phantom_report import FULLY, HARDLY, Measured, name_of
 from preprocessing.phantom_text import ORGAN_WORDS, PLACE_WORDS, Query, all_queries, group_by_lesions, wordings
@@ -72,13 +73,37 @@ def describe(
     for members, queries in groups.items():
         if len(members) > 1 and len(members) > 0.4 * len(lesions) and not sweeping:
             continue
-        numbers = [member.removeprefix("lesion_") for member in members]
-        label = f"lesion{'s' if len(members) > 1 else ''}_{'_'.join(numbers)}"
+        label = _label_of(members)
         mask = np.any([lesion_masks[m] for m in members], axis=0)
         seen_some, unseen_some = _some_wordings(rng, queries, len(members))
         words.add(label, mask, seen_some, unseen_some, "+".join(members))
+    _add_report_phrases(words, lesions, lesion_masks)
     _list_absent(rng, words, none, in_view)
+    known = set(words.absent)
+    absent = absent_phrases(rng, [m.traits for m in lesions], lambda p: _place_ruled_out(p, in_view), with_pet)
+    words.absent += [p for p in absent if p not in known]
     return words
+
+
+def _label_of(members: Sequence[str]) -> str:
+    numbers = [member.removeprefix("lesion_") for member in members]
+    return f"lesion{'s' if len(members) > 1 else ''}_{'_'.join(numbers)}"
+
+
+def _add_report_phrases(words: Words, lesions: list[Lesion], lesion_masks: dict[str, Array]) -> None:
+    """The phrases of the report's sentences, on the mask of all the lesions that each one means."""
+    rows = {row["label"]: row for row in words.rows}
+    for query, phrase in present_phrases([lesion.traits for lesion in lesions]):
+        members = [lesion.id for lesion in lesions if query.matches(lesion.traits)]
+        general = query.density is None
+        if general and len(members) > 1 and _label_of(members) not in rows:
+            continue  # a sweeping phrase, see `SWEEPING_SHARE`
+        label = _label_of(members)
+        if label not in rows:
+            words.add(label, np.any([lesion_masks[m] for m in members], axis=0), [], [], "+".join(members))
+            rows[label] = words.rows[-1]
+        if phrase not in rows[label]["phrases"]:
+            rows[label]["phrases"].append(phrase)
 
 
 def _some_wordings(rng: np.random.Generator, queries: list[Query], number: int) -> tuple[list[str], list[str]]:
@@ -97,8 +122,7 @@ def _list_absent(rng: np.random.Generator, words: Words, none: list[Query], in_v
     """Phrases that match no lesion, where the place is in view; sizes are left out, they are too fine to deny."""
     dense = []
     for query in none:
-        tissues = PLACE_WORDS[query.place].tissues
-        if query.place != "anywhere" and not all(_ruled_out(t, in_view) for t in tissues):
+        if query.place != "anywhere" and not _place_ruled_out(query.place, in_view):
             continue
         if query.density is not None:
             dense.append(query)
@@ -108,6 +132,10 @@ def _list_absent(rng: np.random.Generator, words: Words, none: list[Query], in_v
             words.unseen_absent += _pick(rng, unseen, 1)
     for i in rng.permutation(len(dense))[:4]:
         words.absent += _pick(rng, wordings(dense[i], 0)[0], 1)
+
+
+def _place_ruled_out(place: str, in_view: dict[str, float]) -> bool:
+    return all(_ruled_out(tissue, in_view) for tissue in PLACE_WORDS[place].tissues)
 
 
 def _ruled_out(tissue: str, in_view: dict[str, float]) -> bool:

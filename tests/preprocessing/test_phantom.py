@@ -11,6 +11,9 @@ import pytest
 from preprocessing.phantom import PhantomOptions, PhantomStudy, generate_study, split_of
 from preprocessing.phantom_report import SECTIONS
 from vol3d.errors import ConfigError
+from vol3d.metrics.subgroups import ATTRIBUTES
+from vol3d.text.grounding import grounding_phrase
+from vol3d.text.reports import sentences
 from vol3d.types import Array
 
 SMALL = PhantomOptions(ct_spacing_mm=(4.5, 5.5), pet_spacing_mm=((5.0, 5.0, 5.0),))
@@ -166,12 +169,12 @@ def speaks_of(phrase: str, finding: dict) -> bool:
         return False
     if any(f"{s}" in re.split(r"[\s-]", text) and finding["side"] != s for s in ("left", "right")):
         return False
-    if re.search(r"non-|without|not fdg|inactive|no fdg", text):
+    if re.search(r"non-|without|not fdg|inactive|no fdg|no increased", text):
         if finding["uptake"] != "non-avid":
             return False
     elif re.search(r"avid|metabolic|uptake", text) and finding["uptake"] != "avid":
         return False
-    sizes = {"small": "small", "medium": "medium|moderate", "large": "large"}
+    sizes = {"small": "small", "medium": "medium|moderate", "large": r"\blarge"}
     if any(re.search(words, text) and finding["size"] != size for size, words in sizes.items()):
         return False
     text = text.replace("hypoattenuating", "hypodense").replace("low-attenuation", "hypodense")
@@ -246,11 +249,54 @@ def test_the_report_mentions_every_lesion_and_denies_the_rest(studies: list[Phan
     assert denied >= 3
 
 
+def test_every_sentence_about_a_lesion_is_a_phrase_of_just_the_lesions_it_speaks_of(studies: list[PhantomStudy]):
+    checked = 0
+    for study in studies:
+        lines = [line.split(": ", 1)[-1] for line in study.row["report"]["findings"].splitlines()]
+        lines += study.row["report"]["impression"].splitlines()
+        for sentence in sentences("\n".join(lines)):
+            if not re.search(r"\bct slice \d|\d mm", sentence):
+                continue
+            phrase = grounding_phrase(sentence)
+            owners = [m["finding_id"] for m in study.row["masks"] if phrase in m["phrases"]]
+            meant = {f["id"] for f in present(study) if speaks_of(phrase, f)}
+            assert [set(o.split("+")) for o in owners] == [meant], sentence
+            checked += 1
+    assert checked > 100
+
+
+def test_what_a_report_denies_is_listed_absent_in_its_own_words(studies: list[PhantomStudy]):
+    denied, alike = 0, 0
+    for study in studies:
+        for sentence in sentences(study.row["report"]["findings"].replace(": ", "\n")):
+            known = re.fullmatch(
+                r"No (focal (?:hepatic|splenic|renal|lung) lesion|.* lymph node|.*adenopathy)\.", sentence
+            )
+            if known:
+                assert known[1] in study.row["absent"], sentence
+                denied += 1
+        forms = [p for p in study.row["absent"] if re.search("on CT|shows no increased", p)]
+        assert not any(speaks_of(p, f) for p in forms for f in present(study))
+        alike += len(forms)
+    assert denied > 15
+    assert alike > 15  # the form of a report's sentence does not tell that it is true
+
+
+def test_every_study_has_questions_and_groups_that_no_image_tells(studies: list[PhantomStudy]):
+    for study in studies:
+        assert {q["wording"] for q in study.row["qa"]} == {"seen", "unseen"}
+        assert set(ATTRIBUTES) <= set(study.row["meta"])
+    assert len({s.row["meta"]["centre"] for s in studies}) == 3
+    again = generate_study(3, 5, options=SMALL)
+    assert again.row == studies[3].row
+
+
 def test_ct_only_studies_say_nothing_about_uptake():
     study = generate_study(1, 3, kind="ct", options=replace(SMALL, lesions=(3, 4)))
     assert study.pet is None
     assert "pet" not in study.row
-    text = json.dumps([study.row["masks"], study.row["absent"], study.row["report"], study.row["findings"]])
+    kept = ("masks", "absent", "report", "findings")
+    text = json.dumps([[study.row[k] for k in kept], [q["q"] for q in study.row["qa"]]])
     assert not re.search("FDG|SUV|metabolic|avid|suv_max", text)
     kinds = {generate_study(i, 3, kind="mixed", options=TINY).pet is None for i in range(6)}
     assert kinds == {True, False}
