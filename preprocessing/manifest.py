@@ -7,19 +7,23 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from preprocessing.options import ReadOptions, load_options
 from vol3d.cache import check_study_id
+from vol3d.config import from_tree
 from vol3d.errors import ConfigError, ManifestError
 from vol3d.files import write_whole
 
 SPLITS = ("train", "val", "test", None)
 _KEYS = (
     "study_id", "patient_id", "ct", "pet", "masks", "absent", "labels", "findings", "report", "prior", "qa", "meta",
-    "split", "reading",
+    "split", "reading", "refused",
 )  # fmt: skip
-_MASK_KEYS = ("path", "label", "finding_id", "phrases", "phrase", "value")
+_MASK_KEYS = ("path", "label", "finding_id", "phrases", "phrase", "value", "channel", "placed", "if_empty")
+
+Placed = Literal["header", "array", "turned"]
+IfEmpty = Literal["absent", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +34,15 @@ class MaskRow:
     phrases: tuple[str, ...]
     label: str | None = None
     finding_id: str | None = None
-    value: int | None = None
-    """The label to take from a multi-label file."""
+    value: int | tuple[int, ...] | None = None
+    """The label, or labels, to take from a multi-label file."""
+    channel: int | None = None
+    """Of a 4D file whose first axis counts masks."""
+    placed: Placed = "header"
+    """Where the mask lies: as its header says; voxel by voxel on the array of the CT (else PET), whatever its header
+    says; or so with both in-plane axes of the array reversed."""
+    if_empty: IfEmpty = "absent"
+    """What an empty mask says of its phrases. A lesion is not there; an organ may just not be in view."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +127,8 @@ def parse_row(record: Any, folder: Path) -> Row:
     if not isinstance(record, dict):
         raise ManifestError(f"expected a JSON object, found {type(record).__name__}")
     _check_keys(record, _KEYS, "row")
+    if record.get("refused"):
+        raise ManifestError(_text(record["refused"], "refused"))
     record = {key: value for key, value in record.items() if value is not None}
     study_id = check_study_id(record.get("study_id", ""))
     images = {k: _existing(record[k], folder, k) for k in ("ct", "pet") if record.get(k)}
@@ -137,13 +150,15 @@ def parse_row(record: Any, folder: Path) -> Row:
         split=record.get("split"),
         ct=images.get("ct"),
         pet=images.get("pet"),
-        reading=_options(_existing(record["reading"], folder, "reading")) if "reading" in record else None,
+        reading=_options(record["reading"], folder) if "reading" in record else None,
     )
 
 
-def _options(path: Path) -> ReadOptions:
+def _options(value: Any, folder: Path) -> ReadOptions:
     try:
-        return load_options(path)
+        if isinstance(value, dict):
+            return from_tree(ReadOptions, value, "reading")
+        return load_options(_existing(value, folder, "reading"))
     except ConfigError as error:
         raise ManifestError(str(error)) from error
 
@@ -154,16 +169,34 @@ def _parse_mask(record: dict[str, Any], folder: Path) -> MaskRow:
     phrases = _items(record, "phrases", str, "phrases") or ([record["phrase"]] if record.get("phrase") else [])
     if not phrases:
         raise ManifestError(f"expected 'phrases' (or 'phrase') for mask {record.get('path')!r}, found none")
-    value = record.get("value")
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ManifestError(f"expected the 'value' of a mask to be a label of its file (1, 2, ...), found {value!r}")
+    placed, if_empty = record.get("placed", "header"), record.get("if_empty", "absent")
+    for key, found, known in (("placed", placed, get_args(Placed)), ("if_empty", if_empty, get_args(IfEmpty))):
+        if found not in known:
+            raise ManifestError(f"expected the {key!r} of a mask to be one of {', '.join(known)}, found {found!r}")
+    channel = record.get("channel")
+    if channel is not None and (not _is_count(channel, 0) or "value" in record):
+        raise ManifestError(f"expected the 'channel' of a mask to count from 0, without a 'value', found {channel!r}")
     return MaskRow(
         path=_existing(record.get("path"), folder, "mask path"),
         phrases=tuple(_text(p, "phrases") for p in phrases),
         label=_text(record["label"], "label") if "label" in record else None,
         finding_id=_text(record["finding_id"], "finding_id") if "finding_id" in record else None,
-        value=value,
+        value=_values(record.get("value")),
+        channel=channel,
+        placed=placed,
+        if_empty=if_empty,
     )
+
+
+def _values(value: Any) -> int | tuple[int, ...] | None:
+    several = value if isinstance(value, list) else [value]
+    if value is not None and not (several and all(_is_count(v, 1) for v in several)):
+        raise ManifestError(f"expected the 'value' of a mask to be a label of its file (1, 2, ...), found {value!r}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _items(record: dict[str, Any], key: str, kind: type, what: str) -> list[Any]:

@@ -68,6 +68,20 @@ class PetSupplement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CtRescale:
+    """Slope and intercept of a NIfTI CT's original DICOM, for a file that may hold stored values instead of HU."""
+
+    slope: float
+    """HU per stored unit."""
+    intercept: float
+    """HU at a stored 0."""
+
+    def __post_init__(self) -> None:
+        if self.slope <= 0:
+            raise ConfigError(f"slope: expected more than 0, found {self.slope}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReadOptions:
     """How one study is read; by default nothing is repaired."""
 
@@ -76,6 +90,9 @@ class ReadOptions:
     spacing: Literal["refuse", "resample"] = "refuse"
     """Uneven distances between slices: refused, or resampled linearly to even ones. A missing slice is refused."""
     pet: PetSupplement = field(default_factory=PetSupplement)
+    """Values that a PET's header lacks."""
+    rescale: CtRescale | None = None
+    """Of a NIfTI CT; applied only if the numbers say that they are no HU yet (`preprocessing.hu_rescale`)."""
 
     def __post_init__(self) -> None:
         self.pet.attributes()

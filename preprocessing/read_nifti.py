@@ -65,7 +65,7 @@ def read_nifti(path: Path, *, exact: bool = True) -> Nifti:
         ReadError: not a whole NIfTI file, not 3D, not scalar, NaN or infinite values.
         GeometryError: no orientation, two that disagree, a shear, an impossible spacing.
     """
-    raw = _bytes(path)
+    raw = nifti_bytes(path)
     try:
         kind = nib.Nifti1Image if struct.unpack("<i", raw[:4])[0] in (348, 0x5C010000) else nib.Nifti2Image
         image = kind.from_bytes(raw)
@@ -90,12 +90,12 @@ def read_nifti(path: Path, *, exact: bool = True) -> Nifti:
     return Nifti(array_ZYX, grid, dtype.itemsize * 8, dtype.kind in "if", scaled, notes)
 
 
-def read_labels(path: Path, value: int | None = None) -> tuple[Array, Grid]:
+def read_labels(path: Path, value: int | tuple[int, ...] | None = None) -> tuple[Array, Grid]:
     """A mask, uint8 0/1.
 
     Args:
         path: NIfTI file of integers.
-        value: the label whose voxels are members; None if the file holds 0 and one other value.
+        value: the label, or labels, whose voxels are members; None if the file holds 0 and one other value.
 
     Raises:
         ReadError: not integers, or several labels and no `value` to choose one; and as `read_nifti`.
@@ -109,7 +109,7 @@ def read_labels(path: Path, value: int | None = None) -> tuple[Array, Grid]:
             raise ReadError(f"{path}: expected a mask of whole numbers, found values up to {off:.3g} off")
         array = array.astype(np.int16)
     if value is not None:
-        return (array == value).astype(np.uint8), found.grid
+        return np.isin(array, value).astype(np.uint8), found.grid
     lowest, highest = int(array.min()), int(array.max())
     if lowest < 0 or not np.isin(array, (0, highest)).all():  # 0 and 255, say, is a mask all the same
         labels = lowest + np.flatnonzero(np.bincount(array.ravel().astype(np.int32) - lowest))
@@ -118,7 +118,7 @@ def read_labels(path: Path, value: int | None = None) -> tuple[Array, Grid]:
     return (array > 0).astype(np.uint8), found.grid
 
 
-def _bytes(path: Path) -> bytes:
+def nifti_bytes(path: Path) -> bytes:
     """The whole file, decompressed."""
     if not path.is_file():
         raise ReadError(f"expected a NIfTI file at {path}, found none")

@@ -11,7 +11,9 @@ from typing import Literal
 
 from preprocessing import suv
 from preprocessing.hu import to_hu
+from preprocessing.hu_rescale import settle
 from preprocessing.options import DEFAULT, ReadOptions
+from preprocessing.read_channel import read_channel
 from preprocessing.read_dicom import read_dicom
 from preprocessing.read_nifti import SUFFIXES, read_labels, read_nifti
 from vol3d.dicom import listing
@@ -44,7 +46,8 @@ def read_image(
             holds a whole volume. A NIfTI PET is taken as SUVbw.
         modality: what is expected there.
         assume_hu: take a CT's numbers as HU even where they look like a windowed export or a double rescale.
-        options: what may be repaired, and what stands in for missing values of a PET header; of DICOM only.
+        options: what may be repaired, and what stands in for missing values of a PET header; of DICOM only. Slope and
+            intercept of a CT: of NIfTI only.
 
     Raises:
         ReadError: not one readable volume; `GeometryError` if its voxels lie on no regular grid or nobody knows where,
@@ -60,6 +63,9 @@ def read_image(
     array_ZYX, notes = image.array_ZYX, image.notes
     try:
         if modality == "ct":
+            if options.rescale is not None:
+                array_ZYX, done = settle(array_ZYX, options.rescale.slope, options.rescale.intercept)
+                notes += done
             array_ZYX, more = to_hu(array_ZYX, bits=image.bits, signed=image.signed, assume_hu=assume_hu)
             notes += more
         else:
@@ -69,8 +75,9 @@ def read_image(
     return Reading(Volume(array_ZYX, image.grid, modality), None, (path,), notes)
 
 
-def read_mask(path: Path, *, value: int | None = None) -> Reading:
-    """Reads a NIfTI mask: members are the voxels of 1, or those of `value` in a file of several labels.
+def read_mask(path: Path, *, value: int | tuple[int, ...] | None = None, channel: int | None = None) -> Reading:
+    """Reads a NIfTI mask: members are the voxels of 1, those of `value` (one or several) in a file of several labels, or
+    all that are not 0 in one channel of a 4D file (`preprocessing.read_channel`).
 
     Raises:
         ReadError: not one readable volume of whole numbers, or several labels and no `value`; `GeometryError` as above.
@@ -78,7 +85,7 @@ def read_mask(path: Path, *, value: int | None = None) -> Reading:
     path = Path(path)
     if path.is_dir() or _is_dicom(path):
         raise ReadError(f"{path}: expected a mask as NIfTI (.nii or .nii.gz), found DICOM; convert it")
-    array_ZYX, grid = read_labels(path, value)
+    array_ZYX, grid = read_labels(path, value) if channel is None else read_channel(path, channel)
     notes = () if value is None else (f"label {value}",)
     return Reading(Volume(array_ZYX, grid, "mask"), None, (path,), notes)
 

@@ -79,11 +79,19 @@ def fingerprint(row: Row, config: PreprocessConfig, *, assume_hu: bool = False) 
     for path in [p for p in (row.ct, row.pet, *(m.path for m in row.masks)) if p is not None]:
         members = [p for p in files_of(path) if p.is_file()]
         files += [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in members]
-    record = {**asdict(row), "ct": None, "pet": None, "masks": [{**asdict(m), "path": None} for m in row.masks]}
+    record = {**asdict(row), "ct": None, "pet": None, "masks": [_keyed(asdict(m)) for m in row.masks]}
     if row.reading is None:
         del record["reading"]  # so that the entries of rows without options keep their key
+    elif row.reading.rescale is None:
+        del record["reading"]["rescale"]
     text = json.dumps([SCHEMA, digest(config), assume_hu, files, record], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _keyed(mask: dict[str, Any]) -> dict[str, Any]:
+    """Of a mask's row, what its entry's key covers: fields at the default that came later than the first caches not."""
+    later = {"channel": None, "placed": "header", "if_empty": "absent"}
+    return {**{k: v for k, v in mask.items() if k not in later or v != later[k]}, "path": None}
 
 
 def patient_key(patient_id: str) -> str:
@@ -96,14 +104,29 @@ def patient_key(patient_id: str) -> str:
 
 def _read_truth(mask: MaskRow, readings: dict[str, Reading]) -> Volume:
     if is_dicom(mask.path):
+        if isinstance(mask.value, tuple):
+            raise ManifestError(f"expected one 'value' for the DICOM mask {mask.path.name}, found {list(mask.value)}")
         return read_dicom_mask(
             mask.path, mask.value, {name: DrawnOn(r.volume.grid, r.files) for name, r in readings.items()}
         )
-    volume = read_mask(mask.path, value=mask.value).volume
+    volume = read_mask(mask.path, value=mask.value, channel=mask.channel).volume
+    if mask.placed != "header":
+        return _on_array(mask, volume, readings)
     if _home(volume.grid, readings) is None:
         grids = "; ".join(f"{name}: {r.volume.grid}" for name, r in readings.items())
         raise GeometryError(f"expected mask {mask.path.name} on the CT or PET grid ({grids}), found {volume.grid}")
     return volume
+
+
+def _on_array(mask: MaskRow, volume: Volume, readings: dict[str, Reading]) -> Volume:
+    """The mask voxel by voxel on the array of the CT, or of the PET where there is none."""
+    grid = (readings.get("ct") or readings["pet"]).volume.grid
+    if volume.array_ZYX.shape != grid.shape:
+        raise GeometryError(
+            f"expected mask {mask.path.name} of the image's shape (z, y, x) {grid.shape}, found "
+            f"{volume.array_ZYX.shape}"
+        )
+    return Volume(volume.array_ZYX[:, ::-1, ::-1] if mask.placed == "turned" else volume.array_ZYX, grid, "mask")
 
 
 def _home(grid: Grid, readings: dict[str, Reading]) -> str | None:
@@ -127,7 +150,7 @@ def _group_by_finding(
     empty: list[str] = []
     for row, truth in zip(rows, truths, strict=True):
         if not truth.array_ZYX.any():
-            empty += row.phrases
+            empty += row.phrases if row.if_empty == "absent" else ()
             continue
         twin = by_finding.get((row.finding_id, row.phrases)) if row.finding_id else None
         if twin and not groups[twin][1].grid.same_as(truth.grid, MASK_GRID_TOLERANCE_MM):
