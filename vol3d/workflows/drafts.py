@@ -8,7 +8,7 @@ decides what may be printed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from vol3d.cache import Entry
 
@@ -36,6 +36,10 @@ class Draft:
     (``<size_1>``, ``<suv_max_1>``)."""
     log_probability: float | None = None
     """Sum over the sentence's tokens; None from a writer that has none."""
+    claim: Literal["present", "absent", "outside"] | None = None
+    """What is claimed of `phrases`, from a writer that knows; None: it is read from the words."""
+    phrases: tuple[str, ...] = ()
+    """What is asked of the image in place of the sentence's own words; needed with `claim`."""
 
 
 class Writer(Protocol):
