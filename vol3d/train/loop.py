@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vol3d.cache import Cache
-from vol3d.checkpoint import start_from
+from vol3d.checkpoint import Checkpoint, save_checkpoint, start_from
+from vol3d.config import digest
+from vol3d.data.collate import Batch, StepSampler, make_loader
 from vol3d.data.dataset import PatchDataset
 from vol3d.errors import ConfigError, FingerprintError
 from vol3d.model.bank import EmbeddingBank, bank_root
@@ -22,7 +25,7 @@ from vol3d.train import ranks
 from vol3d.train.dry_run import try_one
 from vol3d.train.engine import Engine, read_deepspeed_file
 from vol3d.train.optim import build_optimizer
-from vol3d.train.run import Run, TrainResult, Validate, seed_step
+from vol3d.train.run import Job, Run, TrainResult, Validate, seed_step
 from vol3d.train.run_config import RunConfig
 from vol3d.train.run_folder import RunFolder, read_state
 
@@ -108,15 +111,33 @@ def train(
             seed_step(config.seed, 0, place.rank)
             loss, sizes = try_one(engine, dataset, model_config, config, place)
             return TrainResult(folder.root, 0, loss, figures=sizes)
-        run = Run(config, cache, folder, place, engine, plain)
+        assert bank is not None
+        run = Run(_job(config, cache, dataset, bank), folder, place, engine, plain)
         if newest is not None and state is not None:
             run.resume(newest, state)
         if place.rank == 0:
             folder.begin(config, run.facts(), run.state.step)
-        assert bank is not None
-        return run.go(dataset, bank, micro_batch, validate)
+        return run.go(validate)
     finally:
         engine.close()
+
+
+def _job(config: RunConfig, cache: Cache, dataset: PatchDataset, bank: EmbeddingBank) -> Job:
+    data, fingerprint = config.data, cache.fingerprint()
+
+    def batches(sampler: StepSampler) -> Iterator[Batch]:
+        return iter(make_loader(dataset, sampler, bank, data.workers, pin_memory=ranks.device().type == "cuda"))
+
+    def save_model(folder: Path, model: VisionLanguageModel, provenance: dict[str, Any]) -> None:
+        checkpoint = Checkpoint(
+            model, data.channels, data.patch_size, cache.recipe, cache.recipe_digest, predict=config.predict,
+            provenance=provenance,
+        )  # fmt: skip
+        save_checkpoint(folder, checkpoint)
+
+    source = {"cache": str(cache.root), "fingerprint": fingerprint, "recipe_digest": cache.recipe_digest}
+    facts = {"config_digest": digest(config), "data": source}
+    return Job(config.train, config.seed, fingerprint, facts, batches, save_model)
 
 
 def open_cache(root: Path, recipe_digest: str | None) -> Cache:

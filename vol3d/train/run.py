@@ -12,28 +12,38 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vol3d.cache import Cache
-from vol3d.checkpoint import Checkpoint, save_checkpoint
-from vol3d.config import digest
-from vol3d.data.collate import Batch, StepSampler, make_loader
-from vol3d.data.dataset import PatchDataset
+from vol3d.data.collate import StepSampler
 from vol3d.errors import ConfigError
-from vol3d.model.bank import EmbeddingBank
-from vol3d.model.vlm import VisionLanguageModel
 from vol3d.progress import progress
 from vol3d.train import ranks
 from vol3d.train.engine import Engine, StepResult
 from vol3d.train.optim import learning_rate
-from vol3d.train.run_config import RunConfig
+from vol3d.train.run_config import TrainConfig
 from vol3d.train.run_folder import LoopState, RunFolder, check_state, read_average
 from vol3d.train.run_log import RunLog
 
 log = logging.getLogger("vol3d")
 
-Validate = Callable[[VisionLanguageModel], dict[str, float]]
+Validate = Callable[[Any], dict[str, float]]
 """Called on rank 0 with the model to judge (averaged weights, if there are any), on its device, in evaluation mode."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run trains, as far as the loop has to know."""
+
+    settings: TrainConfig
+    seed: int
+    fingerprint: str
+    """Of the training data."""
+    facts: dict[str, Any]
+    """For `run.json` and the provenance of models: digests, data."""
+    batches: Callable[[StepSampler], Iterator[Any]]
+    """The micro-batches of this rank, in the sampler's order; a batch has `to(device)` and `study_ids`."""
+    save_model: Callable[[Path, Any, dict[str, Any]], None]
+    """Writes a model folder: path, model, provenance."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +66,20 @@ class Run:
 
     def __init__(
         self,
-        config: RunConfig,
-        cache: Cache,
+        job: Job,
         folder: RunFolder,
         place: ranks.Place,
         engine: Engine,
-        plain: VisionLanguageModel | None,
+        plain: nn.Module | None,
     ) -> None:
-        self.config, self.cache, self.folder, self.place = config, cache, folder, place
+        self.job, self.settings, self.folder, self.place = job, job.settings, folder, place
         self.engine, self.plain = engine, plain
         self.state = LoopState(
             step=0,
             ranks=place.world,
             stage=engine.stage,
             precision=engine.precision,
-            fingerprint=cache.fingerprint(),
+            fingerprint=job.fingerprint,
         )
 
     def resume(self, checkpoint: Path, state: LoopState) -> None:
@@ -78,21 +87,16 @@ class Run:
         check_state(state, checkpoint, self.place.world, self.engine.stage, self.state.fingerprint)
         self.state = state
         self.engine.load(checkpoint)
-        if self.plain is not None and self.config.train.ema_decay is not None:
+        if self.plain is not None and self.settings.ema_decay is not None:
             self.plain.load_state_dict(read_average(checkpoint))
         if self.place.rank == 0:
-            log.info("resumed %s after %d of %d steps", checkpoint, self.state.step, self.config.train.steps)
+            log.info("resumed %s after %d of %d steps", checkpoint, self.state.step, self.settings.steps)
 
     def facts(self) -> dict[str, Any]:
         """For `run.json`."""
         return {
-            "seed": self.config.seed,
-            "config_digest": digest(self.config),
-            "data": {
-                "cache": str(self.cache.root),
-                "fingerprint": self.state.fingerprint,
-                "recipe_digest": self.cache.recipe_digest,
-            },
+            "seed": self.job.seed,
+            **self.job.facts,
             "ranks": self.place.world,
             "zero_stage": self.engine.stage,
             "precision": self.engine.precision,
@@ -100,16 +104,12 @@ class Run:
             "threads": torch.get_num_threads(),
         }
 
-    def go(
-        self, dataset: PatchDataset, bank: EmbeddingBank, micro_batch: int, validate: Validate | None
-    ) -> TrainResult:
+    def go(self, validate: Validate | None) -> TrainResult:
         """All steps that are left."""
-        settings, first, main = self.config.train, self.state.step, self.place.rank == 0
-        sampler = StepSampler(
-            first, settings.steps, settings.batch_size, self.place.rank, self.place.world, micro_batch
-        )
-        batches = iter(
-            make_loader(dataset, sampler, bank, self.config.data.workers, pin_memory=ranks.device().type == "cuda")
+        settings, first, main = self.settings, self.state.step, self.place.rank == 0
+        rank, world = self.place.rank, self.place.world
+        batches = self.job.batches(
+            StepSampler(first, settings.steps, settings.batch_size, rank, world, settings.micro_batch(world))
         )
         loss, waited, began = float("nan"), 0.0, time.monotonic()
         with (
@@ -122,7 +122,7 @@ class Run:
                 wait = time.monotonic() - start
                 waited += wait
                 rate = learning_rate(settings.optim, step, settings.steps)
-                seed_step(self.config.seed, step, self.place.rank)
+                seed_step(self.job.seed, step, self.place.rank)
                 result = self.engine.step(micro, rate, _studies)
                 loss = result.loss
                 self._average(step)
@@ -136,12 +136,12 @@ class Run:
                 self._after(done, validate, run_log)
         return TrainResult(self.folder.root, self.state.step, loss, self.state.best)
 
-    def _read(self, batches: Iterator[Batch]) -> list[Batch]:
+    def _read(self, batches: Iterator[Any]) -> list[Any]:
         device = ranks.device()
-        return [next(batches).to(device, non_blocking=True) for _ in range(self.config.train.accumulation)]
+        return [next(batches).to(device, non_blocking=True) for _ in range(self.settings.accumulation)]
 
     def _average(self, step: int) -> None:
-        decay = self.config.train.ema_decay
+        decay = self.settings.ema_decay
         if decay is None or self.plain is None:
             return
         own = self.plain.state_dict()
@@ -149,7 +149,7 @@ class Run:
         _follow(own, self.engine.weights(), 1 - min(decay, (1 + step) / (10 + step)))
 
     def _after(self, done: int, validate: Validate | None, run_log: RunLog | None) -> None:
-        settings, last = self.config.train, done == self.config.train.steps
+        settings, last = self.settings, done == self.settings.steps
         judged = validate is not None and (
             last or bool(settings.validate_every and done % settings.validate_every == 0)
         )
@@ -170,7 +170,7 @@ class Run:
         ranks.barrier()
 
     def _judge(self, metrics: dict[str, float], run_log: RunLog) -> None:
-        name, best = self.config.train.best_metric, self.state.best
+        name, best = self.settings.best_metric, self.state.best
         if name not in metrics:
             raise ConfigError(f"expected train.best_metric among {', '.join(metrics)}, found {name!r}")
         run_log.validated(self.state.step, metrics)
@@ -182,25 +182,20 @@ class Run:
         self.engine.save(self.folder.partial(self.state.step))
         ranks.barrier()  # every rank's shard is there
         if self.plain is not None:
-            average = self.plain.state_dict() if self.config.train.ema_decay is not None else None
+            average = self.plain.state_dict() if self.settings.ema_decay is not None else None
             self._write_model("last", {})
-            self.folder.commit(self.state, average, self.config.train.keep_checkpoints)
+            self.folder.commit(self.state, average, self.settings.keep_checkpoints)
 
     def _write_model(self, name: str, metrics: dict[str, float]) -> None:
         assert self.plain is not None
         provenance = {
-            "seed": self.config.seed,
+            "seed": self.job.seed,
             "step": self.state.step,
-            "config_digest": digest(self.config),
+            "config_digest": self.job.facts["config_digest"],
             "data_fingerprint": self.state.fingerprint,
             "metrics": metrics,
         }
-        data = self.config.data
-        checkpoint = Checkpoint(
-            self.plain, data.channels, data.patch_size, self.cache.recipe, self.cache.recipe_digest,
-            predict=self.config.predict, provenance=provenance,
-        )  # fmt: skip
-        save_checkpoint(self.folder.root / name, checkpoint)
+        self.job.save_model(self.folder.root / name, self.plain, provenance)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -222,5 +217,5 @@ def _row(result: StepResult, rate: float, seconds: float, wait: float) -> dict[s
     return {"loss": result.loss, **result.figures, **more}
 
 
-def _studies(batch: Batch) -> str:
+def _studies(batch: Any) -> str:
     return "studies " + ", ".join(dict.fromkeys(batch.study_ids))
