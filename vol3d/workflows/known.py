@@ -1,0 +1,134 @@
+"""What a checkpoint was trained to find, by the words of its phrases: things in places, and the places themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from vol3d.checkpoint import Checkpoint
+from vol3d.text.mentions import laterality
+from vol3d.text.organs import SIDES, structure_in, structures
+from vol3d.text.reports import organs_in
+from vol3d.text.statements import FOCAL, NODE, SideWord, families_in
+
+WITNESSES: dict[str, tuple[str, ...]] = {
+    "lung": ("lung",), "pleura": ("lung",), "airways": ("lung", "trachea"), "pericardium": ("heart",),
+    "coronary_arteries": ("heart",), "heart": ("heart",), "aorta": ("aorta",), "mediastinum": ("heart", "aorta"),
+    "esophagus": ("esophagus",), "liver": ("liver",), "gallbladder": ("gallbladder",), "spleen": ("spleen",),
+    "pancreas": ("pancreas",), "adrenal": ("adrenal_gland",), "kidney": ("kidney",), "bladder": ("bladder",),
+    "bowel": ("stomach", "colon", "small_bowel"), "pelvis": ("bladder", "prostate"), "peritoneum": ("liver",),
+    "bone": ("spine",), "soft_tissue": ("autochthon", "spine"),
+}  # fmt: skip
+"""Organ of a report -> structures (vocabulary/organs.yaml) of which the first that the checkpoint knows says whether
+the organ is in view. The mediastinum has no mask of its own: where the heart is, it is."""
+
+OPEN_ENDED = frozenset({"bone", "soft_tissue", "aorta", "bowel", "peritoneum", "esophagus"})
+"""Organs that no field of view holds as a whole: what is said of them is said of the imaged part."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A trained phrase that names a finding."""
+
+    phrase: str
+    families: frozenset[str]
+    organ: str | None
+    side: SideWord
+
+    @property
+    def kind(self) -> str:
+        """The one family it is listed under."""
+        return NODE if NODE in self.families else FOCAL if FOCAL in self.families else min(self.families)
+
+
+class Known:
+    """The things and the structures among a checkpoint's phrases.
+
+    A phrase is a thing if it holds a finding of the vocabulary or a word such as "lesion" or "mass"; of the others, those
+    that name a structure can say whether it is in view, and the rest are not used.
+    """
+
+    def __init__(self, phrases: Iterable[str]) -> None:
+        self.things: list[Thing] = []
+        named: set[str] = set()
+        for phrase in sorted(set(phrases)):
+            if families := families_in(phrase):
+                organs = [organ for _, _, organ in organs_in(phrase)]
+                self.things.append(Thing(phrase, families, organs[0] if organs else None, laterality(phrase)))
+            else:
+                named.add(phrase)
+        self.sites: dict[str, str] = {}
+        """Structure name to the phrase that asks for it."""
+        for name, structure in structures().items():
+            asked = [p for p in structure.phrases if p in named]
+            if asked:
+                self.sites[name] = asked[0]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Known:
+        """What the checkpoint's provenance lists."""
+        return cls(checkpoint.provenance.get("trained_phrases", []))
+
+    @cached_property
+    def plain(self) -> list[Thing]:
+        """One phrase for each kind of thing and place, the one with the fewest words; sided places first."""
+        best: dict[tuple[str, str | None, SideWord], Thing] = {}
+        for thing in self.things:
+            key = (thing.kind, thing.organ, thing.side)
+            if key not in best or _rank(thing) < _rank(best[key]):
+                best[key] = thing
+        return sorted(best.values(), key=lambda t: (t.organ is None, t.side in (None, "bilateral"), t.kind == FOCAL))
+
+    def knows(self, families: frozenset[str], organs: tuple[str, ...] = ()) -> bool:
+        """Whether it was trained on anything of the kind, in one of the organs where some are named."""
+        return any(
+            self._same(t, families) and (not organs or t.organ is None or t.organ in organs) for t in self.things
+        )
+
+    def denying(self, families: frozenset[str], organs: tuple[str, ...], side: SideWord) -> list[str]:
+        """The phrases that must all be absent for a denial to hold; [] if it cannot be checked.
+
+        For an organ, only those that name it: "primary tumour" being absent says nothing of the liver. Every organ that
+        is denied must have one.
+        """
+        found = [t for t in self.plain if self._same(t, families)]
+        if not organs:
+            return [t.phrase for t in found]
+        out: list[str] = []
+        for organ in organs:
+            here = [t for t in found if t.organ == organ]
+            sided = [t for t in here if t.side == side] if side in SIDES else []
+            if not here:
+                return []
+            out += [t.phrase for t in sided or here]
+        return out
+
+    def places(self, text: str, organs: tuple[str, ...], side: SideWord) -> list[str] | None:
+        """Phrases that ask for the structures a text speaks of; None where the checkpoint knows none of them.
+
+        A structure that the text names itself, else that of each organ, of both sides unless one is named.
+        """
+        structure = structure_in(text)
+        if structure is not None and structure.name in self.sites:
+            return [self.sites[structure.name]]
+        out: list[str] = []
+        for organ in organs:
+            sides = [side] if side in SIDES else list(SIDES)
+            for base in WITNESSES.get(organ, ()):
+                names = [base] if base in self.sites else [f"{base}_{s}" for s in sides]
+                if all(name in self.sites for name in names):
+                    out += [self.sites[name] for name in names]
+                    break
+            else:
+                return None
+        return list(dict.fromkeys(out)) or None
+
+    @staticmethod
+    def _same(thing: Thing, families: frozenset[str]) -> bool:
+        return not families or bool(thing.families & families)
+
+
+def _rank(thing: Thing) -> tuple[int, bool, bool, int, str]:
+    words = thing.phrase.split()
+    return len(words), words[0] in ("all", "focal"), "lesion" not in words, len(thing.phrase), thing.phrase
