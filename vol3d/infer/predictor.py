@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import torch
@@ -62,6 +63,9 @@ class Grounded(Protocol):
         ...
 
 
+Watch = Callable[[Sequence[Zyx], list[Tensor]], None]
+
+
 class GroundingModel(Protocol):
     """What the predictor uses of a model."""
 
@@ -86,6 +90,7 @@ def predict(
     device: torch.device | str = "cpu",
     phrases: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    watch: Watch | None = None,
 ) -> Prediction:
     """Masks and presence of P phrases in one study; the model must be on `device` and in evaluation mode.
 
@@ -102,6 +107,7 @@ def predict(
         device: where the model runs.
         phrases: the texts; only needed to allow mirroring along x.
         progress: called with (tiles done, all tiles).
+        watch: called with the tiles' first voxels and the features of their unmirrored view.
 
     Raises:
         ConfigError: mirroring along x while a phrase names a side, or its text is not given.
@@ -133,7 +139,8 @@ def predict(
                     ]
                 )
                 weight_BZYX = torch.stack([_tile_weight(start, weights, device) for start in starts]) / len(flips)
-                views = _answers(model, image_BCZYX, tokens_1PTE, mask_1PT, channels, flips, config.phrase_chunk)
+                seen = None if watch is None else partial(watch, starts)
+                views = _answers(model, image_BCZYX, tokens_1PTE, mask_1PT, channels, flips, config.phrase_chunk, seen)
                 presence_BP = torch.zeros((len(starts), count), device=device)
                 for first, probability_BPZYX, seen_BP in views:
                     slab.add(starts, first, probability_BPZYX * weight_BZYX[:, None])
@@ -153,11 +160,14 @@ def _answers(
     channels: ChannelConfig,
     flips: list[tuple[int, ...]],
     chunk: int,
+    watch: Callable[[list[Tensor]], None] | None = None,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(first phrase, probability_BPZYX float32, presence_BP) for every view and every few phrases."""
     batch = image_BCZYX.shape[0]
     for axes in flips:
         features = model.encode_image(_mirror(image_BCZYX, axes, channels))
+        if watch is not None and not axes:
+            watch(features)
         for first in range(0, tokens_1PTE.shape[1], chunk):
             part = slice(first, first + chunk)
             tokens_BPTE = tokens_1PTE[:, part].expand(batch, -1, -1, -1)

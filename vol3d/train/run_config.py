@@ -8,6 +8,7 @@ from typing import Literal
 from vol3d.checkpoint import PredictConfig
 from vol3d.data.dataset import DataConfig
 from vol3d.errors import ConfigError
+from vol3d.model.reader import ReaderConfig
 from vol3d.model.vlm import ModelConfig
 from vol3d.tasks.segment import SegmentConfig
 from vol3d.train.optim import OptimConfig
@@ -44,6 +45,9 @@ class TrainConfig:
     """Updates between validations; 0 validates only after the last update."""
     best_metric: str = "dice"
     """Validation metric, higher is better, that picks RUN/best."""
+    wandb: str | None = None
+    """Project of Weights & Biases to log to as well (`pip install 'vol3d[tracking]'`); WANDB_MODE=offline keeps it in
+    RUN/wandb on a machine without internet."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulation", "log_every", "checkpoint_every", "keep_checkpoints"):
@@ -74,6 +78,16 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReadConfig:
+    """The second phase: a reader, trained on what the finished grounding model sees in the training studies."""
+
+    model: ReaderConfig
+    """Probes, visual tokens, decoder."""
+    train: TrainConfig
+    """Its loop."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything a run needs beside the cache."""
 
@@ -89,5 +103,7 @@ class RunConfig:
     """The loop."""
     predict: PredictConfig = field(default_factory=PredictConfig)
     """How whole studies are covered, in validation and by whoever uses the model."""
+    read: ReadConfig | None = None
+    """Reports and answers; null: the run ends with the grounding model."""
     seed: int = 0
     """Of the weights, the samples and everything drawn in a step."""
