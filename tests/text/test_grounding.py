@@ -40,7 +40,9 @@ PHRASES = {
     "L1 vertebra shows a 20% height loss.": "L1 vertebra shows a height loss",
     "Thorax CT was compared with the examination dated 12.03.2020; the nodule is stable.":
         "thorax CT was compared with the examination; the nodule is stable",
-    "Lungs: There is a 5 mm nodule in the right upper lobe.": "lungs: nodule in the right upper lobe",
+    "Lungs: There is a 5 mm nodule in the right upper lobe.": "nodule in the right upper lobe",
+    "Liver: Multiple 12 mm cysts are seen.": "liver: multiple cysts",
+    "Other: Arms at the sides of the body.": "arms at the sides of the body",
     # numbers that name or count stay
     "Nodes at levels 2 and 4 with SUVmax values of 5.1 and 6.2.": "nodes at levels 2 and 4",
     "2 nodules in segment 4 of the liver, the largest 7 mm.": "2 nodules in segment 4 of the liver",

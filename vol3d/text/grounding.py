@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from vol3d.text.labeler import find_mentions
+from vol3d.text.reports import organs_in
 from vol3d.text.slots import SLOT, take_numbers
 
 
@@ -205,9 +206,17 @@ _DANGLING = re.compile(
 
 def _without_frame(text: str) -> str:
     text = _PASSIVE.sub("", _tidy(text))
-    text = _FRAME.sub(lambda m: m["head"] or "", text, count=1)
+    text = _without_heading(_FRAME.sub(lambda m: m["head"] or "", text, count=1))
     text = _tidy(text)
     return _tidy(_PLACE_FIRST.sub(lambda m: f"{m['what']} {m['place'][0].lower()}{m['place'][1:]}", text))
+
+
+def _without_heading(text: str) -> str:
+    """ "lungs: nodule in the left lung" says the organ twice; "other: ..." says none."""
+    head, colon, rest = text.partition(": ")
+    if not colon or len(head.split()) > 4 or not rest:
+        return text
+    return f"{head}: {_small(rest)}" if organs_in(head) and not organs_in(rest) else rest
 
 
 def _tidy(text: str) -> str:
@@ -227,7 +236,12 @@ def _tidy(text: str) -> str:
             break
     text = re.sub(r"\b([Aa])n (?=[bcdfgjklmnpqrstvwxyz])", r"\1 ", text)
     text = re.sub(r"\b([Aa]) (?=[aeio]|un(?!i)|FDG)", r"\1n ", text)
+    return _small(text)
+
+
+def _small(text: str) -> str:
+    """With a small first letter, unless the first word is "FDG" or "T5"."""
     first = re.match(r"[^\s-]+", text)
     if first and first.group()[:1].isupper() and (first.group()[1:].islower() or first.group() == "A"):
-        text = text[0].lower() + text[1:]
+        return text[0].lower() + text[1:]
     return text
