@@ -46,8 +46,11 @@ _CUE = re.compile(
 _DENIED_VERB = re.compile(
     r"\b(?:is|are|was|were|has|have|could|can)(?: been| be)? ?not\b(?: be)?(?: \w+(?:ed|en|nd))?", re.I
 )
-_GENERAL = frozenset(
-    ["a", "an", "the", "of", "in", "on", "at", "or", "and", "with", "to", "is", "are", "was", "were", "there", "any", "no", "not", "without", "evidence", "sign", "signs", "suspicion", "focal", "suspicious", "other", "further", "definite", "obvious", "significant", "abnormal", "pathological", "pathologic", "enlarged", "clear", "unremarkable", "normal", "homogeneous", "intact", "within", "limits", "both", "left", "right", "bilateral", "either", "imaged", "scanned", "shown", "visible", "included", "part", "parts", "field", "view", "region", "area", "scan", "image", "images", "seen", "observed", "detected", "identified", "found", "noted", "present", "side", "sided"]
+_GENERAL = re.compile(
+    r"(?:an?|the|of|in|on|at|or|and|with|to|is|are|was|were|there|any|no|not|without|evidence|signs?|suspicion|focal|"
+    r"suspicious|other|further|definite|obvious|significant|abnormal|pathologic(?:al)?|enlarged|clear|unremarkable|"
+    r"normal|homogeneous|intact|within|limits|both|left|right|bilateral|either|imaged|scanned|shown|visible|included|"
+    r"parts?|field|view|region|area|scan|images?|seen|observed|detected|identified|found|noted|present|sided?)"
 )
 """Words that make a denial no narrower."""
 _SEVERAL = re.compile(r"\b(?:multiple|several|numerous|many|both|bilateral\w*|all|scattered|various|few)\b", re.I)
@@ -171,7 +174,7 @@ def _specific(part: str, place: str, spans: list[tuple[int, int]]) -> str:
     for start, end in [*spans, *((a, b) for a, b, _ in organs_in(part))]:
         blanked[start:end] = " " * (end - start)
     words = re.findall(r"[a-z-]+", SLOT.sub(" ", "".join(blanked)))
-    if not [w for w in words if w not in _GENERAL]:
+    if not [w for w in words if not _GENERAL.fullmatch(w)]:
         return ""
     cue = _CUE.search(part)
     phrase = grounding_phrase(part[cue.end() :] if cue else _DENIED_VERB.sub(" ", part))

@@ -13,7 +13,7 @@ from vol3d.text.reports import organs_in
 from vol3d.text.statements import FOCAL, NODE, SideWord, families_in
 
 WITNESSES: dict[str, tuple[str, ...]] = {
-    "lung": ("lung",), "pleura": ("lung",), "airways": ("lung", "trachea"), "pericardium": ("heart",),
+    "lung": ("lung", "lung_lower_lobe"), "pleura": ("lung",), "airways": ("lung", "trachea"), "pericardium": ("heart",),
     "coronary_arteries": ("heart",), "heart": ("heart",), "aorta": ("aorta",), "mediastinum": ("heart", "aorta"),
     "esophagus": ("esophagus",), "liver": ("liver",), "gallbladder": ("gallbladder",), "spleen": ("spleen",),
     "pancreas": ("pancreas",), "adrenal": ("adrenal_gland",), "kidney": ("kidney",), "bladder": ("bladder",),
@@ -45,8 +45,8 @@ class Thing:
 class Known:
     """The things and the structures among a checkpoint's phrases.
 
-    A phrase is a thing if it holds a finding of the vocabulary or a word such as "lesion" or "mass"; of the others, those
-    that name a structure can say whether it is in view, and the rest are not used.
+    A phrase is a thing if it holds a finding of the vocabulary or a word such as "lesion" or "mass". Of the others,
+    those that name a structure can say whether it is in view, and the rest are not used.
     """
 
     def __init__(self, phrases: Iterable[str]) -> None:
@@ -75,7 +75,7 @@ class Known:
         """One phrase for each kind of thing and place, the one with the fewest words; sided places first."""
         best: dict[tuple[str, str | None, SideWord], Thing] = {}
         for thing in self.things:
-            key = (thing.kind, thing.organ, thing.side)
+            key = (thing.kind, thing.organ, thing.side if thing.side in SIDES else None)
             if key not in best or _rank(thing) < _rank(best[key]):
                 best[key] = thing
         return sorted(best.values(), key=lambda t: (t.organ is None, t.side in (None, "bilateral"), t.kind == FOCAL))
@@ -98,10 +98,11 @@ class Known:
         out: list[str] = []
         for organ in organs:
             here = [t for t in found if t.organ == organ]
-            sided = [t for t in here if t.side == side] if side in SIDES else []
+            wanted = {side} if side in SIDES else set(SIDES)
+            sided = [t for t in here if t.side in wanted]
             if not here:
                 return []
-            out += [t.phrase for t in sided or here]
+            out += [t.phrase for t in (sided if {t.side for t in sided} == wanted else here)]
         return out
 
     def places(self, text: str, organs: tuple[str, ...], side: SideWord) -> list[str] | None:

@@ -1,0 +1,81 @@
+"""What a question is about: every template of the phantoms, seen and unseen, and questions as people put them."""
+
+import re
+
+import numpy as np
+import pytest
+
+import preprocessing.phantom_questions as phantom_questions
+from preprocessing.phantom import PhantomOptions, generate_study
+from vol3d.text.asked import asked_about, asks_for_absence
+
+COARSE = PhantomOptions(ct_spacing_mm=(8.0, 8.0), pet_spacing_mm=((9.0, 9.0, 9.0),))
+
+
+@pytest.fixture(scope="module")
+def studies():
+    return [phantom_questions.Study(generate_study(i, 21, options=COARSE).row) for i in range(3)]
+
+
+@pytest.mark.parametrize("unseen", [0, 1])
+def test_every_template_gives_back_its_phrase(studies, unseen):
+    rng = np.random.default_rng(0)
+    asked = set()
+    for study in studies:
+        for item in study.items():
+            what = item.words(unseen, rng)
+            article = "an" if what[:1].lower() in "aeiou" or what.startswith("FDG") else "a"
+            for template in phantom_questions._ASK[item.ask][unseen]:
+                question = template.format(p=what, s=what, w=what, a=f"{article} {what}")
+                expected = re.sub(r" in (?:this scan|the field of view)$", "", what)  # said of the study as a whole
+                if item.kind == "open":
+                    expected = f"lesion {what}"
+                assert asked_about(question) == (None if item.kind == "modality" else expected), question
+                asked.add(item.kind)
+    assert asked == set(phantom_questions._ASK) - {"diameter", "suv", "volume"} | {"size"}
+
+
+@pytest.mark.parametrize(
+    ("question", "phrase"),
+    [
+        ("Do you see a nodule in the left lung?", "nodule in the left lung"),
+        ("Does the right lung contain a nodule?", "nodule in the right lung"),
+        ("How many metastases does the liver contain?", "metastases in the liver"),
+        ("how many lesions are in the liver", "lesions in the liver"),
+        ("What is the size of the largest lesion in the liver?", "lesion in the liver"),
+        ("Are there any enlarged lymph nodes in the mediastinum?", "enlarged lymph nodes in the mediastinum"),
+        ("Is there evidence of pleural effusion on the left?", "pleural effusion on the left"),
+        ("Is there a lesion in the right lung without FDG uptake?", "lesion in the right lung without FDG uptake"),
+        ("Where can the tumour be found?", "tumour"),
+        ("Is the mass FDG-avid?", "FDG-avid mass"),
+        ("Which kidney has a cyst?", "cyst in the kidney"),
+        ("Describe the liver.", "lesion in the liver"),
+        ("What is in the right lung?", "lesion in the right lung"),
+        ("Is the spleen visible in this scan?", "spleen"),
+        ("Is the left kidney in the field of view?", "left kidney"),
+        ("How hot is the tumour?", "tumour"),
+        ("nodule in the left lung?", "nodule in the left lung"),
+        ("Which modality was used?", None),
+        ("How old is the patient?", None),
+        ("What is the diagnosis?", None),
+        ("?", None),
+    ],
+)
+def test_free_wordings(question, phrase):
+    assert asked_about(question) == phrase
+
+
+@pytest.mark.parametrize(
+    ("question", "phrase", "absence"),
+    [
+        ("Is the liver free of lesions?", "lesions in the liver", True),
+        ("Is there no lesion in the spleen?", "lesion in the spleen", True),
+        ("Are the lungs clear?", "lesion in the lungs", True),
+        ("Is the gallbladder missing?", "gallbladder", True),
+        ("Is there a lesion in the liver without FDG uptake?", "lesion in the liver without FDG uptake", False),
+        ("Is there a lesion in the spleen?", "lesion in the spleen", False),
+    ],
+)
+def test_questions_whose_yes_means_nothing_there(question, phrase, absence):
+    assert asked_about(question) == phrase
+    assert asks_for_absence(question) is absence

@@ -1,0 +1,163 @@
+"""The thing or place that a question is about, as a phrase that can be segmented. By rule: no model reads the question.
+
+"How large is the FDG-avid nodule in the right lung?" is about "FDG-avid nodule in the right lung"; "What is seen in the
+liver?" about "lesion in the liver"; "Which modality is this?" about nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from vol3d.text.grounding import grounding_phrase
+from vol3d.text.organs import structure_in
+from vol3d.text.questions import question_kind
+from vol3d.text.reports import organs_in
+from vol3d.text.statements import families_in
+
+_BE = r"(?:is|are|was|were)"
+_DO = r"(?:does|do|did)"
+_SCAN = (
+    r"(?:(?:this|the|these|those|his|her)\s)?(?:ct|pet(?:/ct)?|scans?|stud(?:y|ies)|images?|examinations?|exams?|patient|"
+    r"series|man|woman)"
+)
+_SHOW = r"(?:shows?|contains?|has|have|reveals?|demonstrates?|depicts?|includes?|holds?|harbou?rs?|got|displays?)"
+_SEE = r"(?:see|find|detect|identify|make out|recogni[sz]e|spot|count|notice)"
+_SEEN = (
+    r"(?:seen|visible|present|shown|found|detected|identified|noted|observed|there|identifiable|evident|counted|"
+    r"recogni[sz]able|visuali[sz]ed|in view|in the field of view|included|to be seen)"
+)
+_AT = rf"(?:\s(?:in|on|anywhere in|by|from)\s{_SCAN})?"
+_LIE = r"(?:\s(?:located|situated|found|lie|lies|sit|sits|lying|belong|belongs|seen|to be found|placed|in|on))?"
+_ATTRIBUTE = (
+    r"(?:(?:longest|largest|greatest|maximum|maximal|max|axial|short|long|mean|average|peak|total|overall|approximate|"
+    r"metabolic|tumou?r|fdg|tracer)\s)*"
+    r"(?:diameters?|sizes?|volumes?|extent|dimensions?|length|width|height|thickness|axis|uptake|"
+    r"suv(?:[ -]?(?:max(?:imum)?|mean|peak|bw))?)(?:\svalue)?"
+)
+_TELL = r"(?:please\s)?(?:(?:what|which)\s(?:is|are|was)|(?:give|state|name|tell|report|measure|list|show)(?:\sme)?)"
+_BARE = r"(?:(?!there\b|an?\b|any\b|lesion|nodule|mass|tumou?r|node|abnormalit|focal)[\w-]+\s?)+?"
+"""Words for a place, no thing among them."""
+_LOR = r"(?:(?:on|to)\sthe\s)?(?:left|right)(?:[ -]sided?)?"
+_ANY = r"(?:(?:any|some)\s)?(?:(?:evidence|signs?|suspicion)\s(?:of|for)\s)?"
+
+_FRAMES: tuple[re.Pattern[str], ...] = tuple(
+    re.compile(pattern, re.I)
+    for pattern in (
+        # sides, before "is X present"
+        rf"{_BE}\s(?P<x>.+?)\s(?:located\s|situated\s)?{_LOR},?\sor\s{_LOR}(?:\s(?:or|and)\s.+)?",
+        rf"(?:on\s)?(?:which|what)\sside(?:\sof\sthe\s(?:body|patient))?\s(?:{_BE}|{_DO})\s(?P<x>.+?){_LIE}",
+        rf"(?:on\s)?(?:which|what)\sside(?:\sof\sthe\s(?:body|patient))?\s{_SHOW}\s(?P<x>.+)",
+        rf"{_TELL}\s(?:the\s)?(?:laterality|side|location|position|site)\sof\s(?P<x>.+)",
+        # number
+        rf"how\smany\s(?P<x>.+?)\s(?:{_DO}\s{_SCAN}\s{_SHOW}|{_DO}\s(?:you|we)\s{_SEE}){_AT}",
+        rf"how\smany\s(?P<x>.+?)\s{_DO}\s(?P<in>.+?)\s{_SHOW}",
+        rf"how\smany\s(?P<x>.+?)\scan\s(?:be\s{_SEEN}|(?:you|one|we)\s{_SEE}){_AT}",
+        rf"how\smany\s(?P<x>.+?)\s{_BE}\sthere(?P<rest>\s(?:in|on|within|of)\s.+)?",
+        rf"how\smany\s(?P<x>.+?)\s{_BE}\s{_SEEN}(?P<rest>\s(?:in|on|within|of)\s.+)?",
+        r"how\smany\s(?P<x>.+?)\s(?:is|are)(?P<rest>\s(?:in|on|within|of)\s.+)",
+        r"how\smany\s(?P<x>.+)",
+        rf"(?:{_TELL}\s)?(?:the\s)?(?:number|count)\sof\s(?P<x>.+)",
+        r"(?:please\s)?count\s(?P<x>.+)",
+        # size and uptake
+        rf"how\s(?:large|big|long|wide|small|thick|avid|hot|extensive|active|tall|deep|hypermetabolic)\s{_BE}\s(?P<x>.+)",
+        rf"how\s(?:high|large|big|much)\s{_BE}\s(?:the\s)?{_ATTRIBUTE}\s(?:of|in)\s(?P<x>.+)",
+        rf"(?:{_TELL}\s)?(?:the\s)?{_ATTRIBUTE}(?:\sin\s(?:ml|mm|cm|millilit\w+|millimet\w+))?\sof\s(?P<x>.+)",
+        rf"(?:what|which)\s{_ATTRIBUTE}(?:\sin\s(?:ml|mm|cm))?\s{_DO}\s(?P<x>.+?)\s(?:reach|have|show|measure|take|occupy)",
+        rf"(?:what|how\smuch|how\s(?:large|big))\s{_DO}\s(?P<x>.+?)\smeasure",
+        # place
+        rf"where(?:abouts)?\s(?:{_BE}|{_DO}|can)\s(?P<x>.+?)(?:\s(?:be\s)?{_SEEN})?{_LIE}{_AT}",
+        r"(?:in|at)\s(?:which|what)\s(?:part|region|area|place|lobe|quadrant|location|side)"
+        rf"(?:\sof\s(?:the\s)?[\w ]+?)?\s(?:{_BE}|{_DO}|lies?)\s(?P<x>.+?){_LIE}",
+        rf"(?:which|what)\s(?:[\w]+\s)?(?:organs?|structures?)\s(?:{_BE}\s(?:affected|involved)\sby|{_SHOW})\s(?P<x>.+)",
+        rf"(?:in|to|within|from)\s(?:which|what)\s(?:organ|structure)\s(?:{_BE}|{_DO}|lies?)\s(?P<x>.+?){_LIE}",
+        rf"(?:which|what)\s(?:organ|structure|part|region|lobe)\s(?:{_BE}|{_DO})\s(?P<x>.+?){_LIE}",
+        rf"(?:which|what)\s(?P<in>kidney|lung|lobe|breast|adrenal(?:\sgland)?)\s{_SHOW}\s(?P<x>.+)",
+        # is it free of, is it normal: about what would be there
+        rf"{_BE}\s(?:the\s)?(?P<in>{_BARE})\s(?:free\s(?:of|from)|without)\s(?P<x>.+)",
+        rf"{_BE}\s(?:the\s)?(?P<in>.+?)\s(?:clear|normal|unremarkable|healthy|intact)",
+        rf"{_BE}\s(?:there\s)?(?:no|nothing)\s(?P<x>.+)",
+        rf"{_BE}\s(?P<x>.+?)\s(?:absent|missing|removed|resected|gone)",
+        rf"{_BE}\sthe\s(?P<x>.+?)\s(?P<how>(?:not\s|non-)?(?:fdg-|tracer-)?avid|hypermetabolic|calcified|solid|cystic|"
+        r"hypodense|hyperdense|isodense|ground-glass|lytic|sclerotic|necrotic)",
+        # yes or no
+        rf"{_BE}\sthere\s{_ANY}(?P<x>.+?)(?:\s{_SEEN})?{_AT}",
+        rf"{_DO}\s{_SCAN}\s(?:{_SHOW})\s{_ANY}(?P<x>.+)",
+        rf"{_DO}\s(?P<in>(?:the\s)?[\w ]+?)\s(?:{_SHOW})\s{_ANY}(?P<x>.+)",
+        rf"(?:has|have|had)\s{_SCAN}\s(?:got\s)?{_ANY}(?P<x>.+)",
+        rf"(?:can|could|{_DO})\s(?:you|one|we)\s{_SEE}\s{_ANY}(?P<x>.+?){_AT}",
+        rf"can\s(?P<x>.+?)\sbe\s{_SEEN}{_AT}",
+        rf"{_BE}\s{_ANY}(?P<x>.+?)\s{_SEEN}{_AT}(?P<rest>\s(?:in|on|within|of)\s.+)?",
+        rf"any\s(?:(?:evidence|signs?)\sof\s)?(?P<x>.+?){_AT}",
+        # open
+        rf"what\s(?:(?:is|are|can\sbe)\s(?:seen|visible|found|shown|there)|{_DO}\syou\s{_SEE}|{_BE})\s(?P<where>(?:in|on|within|at|of|anywhere).*)",
+        r"(?:please\s)?describe\s(?:what\s(?:is|you\ssee)\s|the\sfindings?\s|any\sabnormalit\w+\s)?(?P<where>.+)",
+        rf"(?:what|which)\s(?:abnormalit(?:y|ies)|findings?|patholog(?:y|ies)|lesions?)\s(?:{_BE}|can\sbe)\s"
+        rf"(?:{_SEEN}\s)?(?P<where>(?:in|on|within|at|of|anywhere).*)",
+    )
+)
+_ARTICLE = re.compile(
+    r"^(?:(?:the|an?|any|some|this|that|these|those|largest|biggest|main|dominant|hottest)\s+)+(?=\S)", re.I
+)
+_HEAD = re.compile(
+    r"^(?:(?:what|which|where|how|who|when|why|is|are|was|were|does|do|did|can|could|has|have|had|will|would|should|please|"
+    r"tell|give|show|me|you|us|i|there|any|the|an?|about|of|see|find)\b[\s,]*)+",
+    re.I,
+)
+_ABSENCE = re.compile(
+    rf"^{_BE}\s(?:there\s)?(?:no|nothing)\b|^{_BE}\s(?:the\s)?{_BARE}\s(?:free\s(?:of|from)|without)\s.+|"
+    rf"^{_BE}\s.+\s(?:clear|normal|unremarkable|healthy|"
+    r"absent|missing|removed|resected|gone|intact)$",
+    re.I,
+)
+
+
+@lru_cache(maxsize=16384)
+def asked_about(question: str) -> str | None:
+    """The phrase to segment for an answer; None for questions about the study as a whole (its modality).
+
+    Sides and attributes stay in the phrase, articles and question words go. A question about a place alone ("What is
+    seen in the liver?", "Is the liver normal?") is about a lesion there.
+    """
+    text = " ".join(question.split()).strip(" ?.!")
+    if not re.search(r"\w", text) or question_kind(text) == "modality":
+        return None
+    for frame in _FRAMES:
+        if found := frame.fullmatch(text):
+            return _phrase(found)
+    rest = grounding_phrase(_HEAD.sub("", text))
+    return rest if families_in(rest) or structure_in(rest) else None
+
+
+def asks_for_absence(question: str) -> bool:
+    """Whether "yes" means that nothing is there: "Is the liver free of lesions?", "Are the lungs clear?"."""
+    return _ABSENCE.search(" ".join(question.split()).strip(" ?.!")) is not None
+
+
+def _phrase(found: re.Match[str]) -> str | None:
+    parts = found.groupdict()
+    if where := parts.get("where"):
+        return _thing_in(where)
+    thing, place = _clean(parts.get("x") or ""), _clean(parts.get("in") or "")
+    if place and not thing:
+        return _thing_in(place)
+    rest = parts.get("rest") or ""
+    if how := parts.get("how"):
+        thing = f"{how} {thing}"
+    phrase = f"{thing} in the {place}" if place else f"{thing}{rest}"
+    phrase = re.sub(rf"\s(?:in|on)\s(?:{_SCAN}|the field of view)$", "", phrase, flags=re.I)
+    return phrase or None
+
+
+def _thing_in(where: str) -> str:
+    """A place is asked for a lesion in it; a thing is itself."""
+    if families_in(where):
+        return _clean(where)
+    bare = re.sub(r"^(?:in|on|within|at|of)\s+", "", where.strip(), flags=re.I)
+    if not organs_in(where) and structure_in(bare) is None:
+        return f"lesion {where.strip()}"
+    return f"lesion {where.strip()}" if bare != where.strip() else f"lesion in the {_clean(where)}"
+
+
+def _clean(text: str) -> str:
+    return _ARTICLE.sub("", text.strip()).strip()
