@@ -19,29 +19,29 @@ from vol3d.types import Array
 
 
 def read_channel(path: Path, channel: int) -> tuple[Array, Grid]:
-    """uint8 0/1, members are all voxels of the channel that are not 0, and the grid that its header gives.
+    """uint8 0/1, members are all voxels of the channel that are not 0, and the grid that its header gives (voxels of
+    1 mm where it gives none).
 
     A 3D file is its own channel 0.
 
     Raises:
-        ReadError: no such channel, not 3 or 4 axes, not a whole NIfTI file; GeometryError: an affine that is no grid.
+        ReadError: no such channel, not 3 or 4 axes, not a whole NIfTI file.
     """
     raw = nifti_bytes(path)
     try:
         image = nib.Nifti1Image.from_bytes(raw)
-        array = np.asarray(image.dataobj)
+        shape = image.shape
+        if len(shape) not in (3, 4):
+            raise ReadError(f"{path}: expected masks x X x Y x Z, found {len(shape)} axes of shape {shape}")
+        count = shape[0] if len(shape) == 4 else 1
+        if channel >= count:
+            raise ReadError(f"{path}: expected channel {channel}, found {count} along the first axis of {shape}")
+        found_XYZ = np.asarray(image.dataobj[channel] if len(shape) == 4 else image.dataobj)
     except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, ValueError, OSError) as error:
         raise ReadError(f"{path}: expected a readable NIfTI-1 file, found {error}") from error
-    array_CXYZ = array[None] if array.ndim == 3 else array
-    if array_CXYZ.ndim != 4:
-        raise ReadError(f"{path}: expected masks x X x Y x Z, found {array.ndim} axes of shape {array.shape}")
-    if channel >= array_CXYZ.shape[0]:
-        raise ReadError(
-            f"{path}: expected channel {channel}, found {array_CXYZ.shape[0]} along the first axis of {array.shape}"
-        )
-    found_XYZ = array_CXYZ[channel]
+    size = (found_XYZ.shape[0], found_XYZ.shape[1], found_XYZ.shape[2])
     try:
-        grid = Grid.from_xyz((found_XYZ.shape[0], found_XYZ.shape[1], found_XYZ.shape[2]), image.affine)
-    except GeometryError as error:
-        raise GeometryError(f"{path}: {error}") from error
+        grid = Grid.from_xyz(size, image.affine)
+    except GeometryError:  # a header of the wrong axes; whoever believes it finds that it fits no image
+        grid = Grid.from_xyz(size, np.eye(4))
     return (found_XYZ != 0).astype(np.uint8).transpose(2, 1, 0), grid

@@ -34,7 +34,7 @@ def label_phrases(name: str) -> tuple[str, ...]:
 def is_lesion(name: str) -> bool:
     """True if a class is something that a healthy body lacks: if its mask is empty, it is not there."""
     lesions = _table("labels")["lesions"]
-    return any(w in lesions for w in _words(name)) or "ground-glass" in _words(name)
+    return any(w in lesions or w in ("opacity", "ground-glass") for w in _words(name))
 
 
 def finding_name(name: str) -> str:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 import yaml
 
 from preprocessing.build_cache import Summary, preprocess
 from preprocessing.manifest import write_manifest
+from preprocessing.sources.registry import rows_of
 from preprocessing.transforms import PreprocessConfig
 from vol3d.config import load_yaml
 from vol3d.errors import ConfigError
 from vol3d.files import write_whole
-
-SOURCES = ("sts", "dicom_tree")
-"""Dataset layouts in `preprocessing/sources`, each a module with ``rows(folder)``; a DICOM tree has `intake`."""
 
 
 def load_recipe(path: Path) -> PreprocessConfig:
@@ -87,10 +84,7 @@ def prepare(
         Path(out).mkdir(parents=True, exist_ok=True)
         write_whole(Path(out) / "intake.jsonl", (private / "report.jsonl").read_bytes())
     elif source is not None:
-        if source not in SOURCES:
-            raise ConfigError(f"expected --source to be one of {', '.join(SOURCES)}, found {source!r}")
-        rows = list(import_module(f"preprocessing.sources.{source}").rows(manifest))
-        manifest = write_manifest(rows, Path(out) / "manifest.jsonl")
+        manifest = write_manifest(list(rows_of(source, manifest)), Path(out) / "manifest.jsonl")
     return preprocess(
         manifest, recipe, out, workers=workers, shard=shard, assume_hu=assume_hu, show_progress=show_progress
     )
