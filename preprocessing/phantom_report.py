@@ -81,7 +81,7 @@ def write_report(rng: np.random.Generator, facts: Facts) -> dict[str, str]:
         lines = [_lesion(rng, lesion) for lesion in facts.lesions if lesion.traits.place in tissues]
         lines = lines or [_without_lesion(rng, title, tissues, facts)]
         lines += [f"The {t} has been resected." for t in tissues if t in facts.resected and facts.in_view[t] >= FULLY]
-        sections.append(f"{title}: {' '.join(lines)}")
+        sections.append(f"{title}: {' '.join(line for line in lines if line)}")
     sections.append(f"Other: {' '.join(_other(rng, facts))}")
     return {
         "indication": str(rng.choice(_INDICATIONS)),
