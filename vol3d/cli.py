@@ -49,7 +49,7 @@ def main(args: list[str] | None = None) -> None:
         app(args)
     except Vol3dError as error:
         typer.echo(f"error: {error}", err=True)
-        raise SystemExit(1) from None
+        raise SystemExit(error.exit_code) from None
     except OSError as error:  # a folder that cannot be written, a disk that is full
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from None
@@ -120,14 +120,20 @@ def intake(
 
 
 @app.command()
-def verify(cache: Annotated[Path, typer.Argument(metavar="CACHE", help="Cache folder.")]) -> None:
-    """Read every byte of a cache and report what is wrong; exits with 1 on any fault.
+def verify(
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="Cache folder.")],
+    near_duplicates: Annotated[
+        bool | None,
+        typer.Option(help="Compare volumes across splits, about 20 ms a pair; by default up to 20,000 pairs."),
+    ] = None,
+) -> None:
+    """Read every byte of a cache, look for patients and scans in two splits; exits with 1 on any fault.
 
     Example: vol3d verify out/cache
     """
-    from preprocessing.verify_cache import verify as verify_cache
+    from vol3d.workflows.verify import verify as verify_cache
 
-    faults = verify_cache(cache)
+    faults = verify_cache(cache, near_duplicates=near_duplicates)
     _fail_with({study: "; ".join(found) for study, found in faults.items()}, "faulty")
     typer.echo(f"{cache}: no fault found")
 
@@ -176,6 +182,41 @@ def segment(
 
     phrases = [*(prompt or []), *(_lines(prompts) if prompts else [])]
     summary = run_segment(checkpoint, source, phrases, out, grid=grid, device=_device(device), assume_hu=assume_hu)
+    typer.echo(f"{len(summary.done)} studies written to {out}")
+    _fail_with(summary.failed, "failed")
+
+
+@app.command()
+def findings(
+    checkpoint: CheckpointPath,
+    source: Input,
+    out: Out,
+    prompt: Annotated[list[str] | None, typer.Option(help="A finding, by name or in words; repeat for more.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="One finding a line, or YAML with wordings.")
+    ] = None,
+    point: Annotated[
+        Literal["youden", "f1", "sensitivity", "specificity"], typer.Option(help="Operating point that decides.")
+    ] = "youden",
+    heat_maps: Annotated[bool, typer.Option("--heat-maps", help="A heat map of every finding.")] = False,
+    grid: Annotated[
+        Literal["ct", "pet"] | None, typer.Option(help="Grid of the masks; CT's where there is one.")
+    ] = None,
+    device: Device = "auto",
+    assume_hu: Annotated[
+        bool, typer.Option("--assume-hu", help="Trust that a suspicious CT holds HU; recorded.")
+    ] = False,
+) -> None:
+    """Which findings are present, with calibrated probability, threshold and the mask that shows it.
+
+    Example: vol3d findings out/run study/ --prompt "liver lesion" --prompt "left pleural effusion" --out out/findings
+    """
+    from vol3d.workflows.findings import find
+
+    summary = find(
+        checkpoint, source, out, prompts=prompts, names=prompt or [], point=point, heat_maps=heat_maps, grid=grid,
+        device=_device(device), assume_hu=assume_hu,
+    )  # fmt: skip
     typer.echo(f"{len(summary.done)} studies written to {out}")
     _fail_with(summary.failed, "failed")
 

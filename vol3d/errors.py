@@ -5,7 +5,9 @@ A `Vol3dError` is the user's or the data's fault and is shown without a tracebac
 
 
 class Vol3dError(ValueError):
-    """Base of every error a user can cause; the command line prints it as one message and exits with 1."""
+    """Base of every error a user can cause; the command line prints it as one message and exits with `exit_code`."""
+
+    exit_code = 1
 
 
 class ConfigError(Vol3dError):
@@ -58,3 +60,13 @@ class RejectedError(NetworkError):
 
 class NonFiniteError(Vol3dError):
     """The loss or the gradient is NaN or infinite on some rank; no rank has applied the update."""
+
+
+class RankError(Vol3dError):
+    """Another process of the same run is gone."""
+
+
+class StoppedError(Vol3dError):
+    """A signal asked the process to end before its work was done; the same command goes on from there."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again

@@ -1,8 +1,10 @@
 """A tiny run on a synthetic cache; imported by the tests, and run by them as a rank or as a process to kill."""
 
+import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from vol3d.cache import Cache, MaskRecord
 from vol3d.cache_write import EntryData, create_cache, write_entry
 from vol3d.config import from_tree
+from vol3d.errors import Vol3dError
 from vol3d.geometry import Grid
 from vol3d.train import loop
 from vol3d.train.engine import Engine
@@ -100,12 +103,45 @@ SGD = {"name": "sgd", "learning_rate": 0.003, "warmup_steps": 2}
 """For comparing numbers of ranks: AdamW turns the rounding of tiny gradients into full steps."""
 
 
+def slow_checkpoint(step):
+    """Writing the checkpoint of `step` takes a minute."""
+    whole = Engine.save
+
+    def slow(self, folder):
+        if folder.name == f".step-{step:06d}.partial":
+            folder.mkdir(parents=True)
+            (folder / "begun").touch()
+            time.sleep(60)
+        whole(self, folder)
+
+    Engine.save = slow
+
+
+def main(cache_root, out, killed, *settings):
+    """A run as a process: settings are stage=N, workers=N, steps=N, pause=S a step, slow_checkpoint=STEP."""
+    chosen = dict(item.split("=") for item in settings)
+    train, data = {"steps": int(chosen.get("steps", 6))}, {"workers": int(chosen.get("workers", 0))}
+    if int(killed):
+        kill_after(int(killed))
+    if "slow_checkpoint" in chosen:
+        slow_checkpoint(int(chosen["slow_checkpoint"]))
+    if "stage" in chosen:
+        train |= {"deepspeed": f"zero{chosen['stage']}", "optim": SGD}
+    if "pause" in chosen:
+        whole = Engine.step
+
+        def slow(self, *arguments):
+            time.sleep(float(chosen["pause"]))
+            return whole(self, *arguments)
+
+        Engine.step = slow
+    logging.basicConfig(level=logging.INFO)
+    try:
+        loop.train(config(**train, data=data), Path(cache_root), Path(out), resume="auto")
+    except Vol3dError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
 if __name__ == "__main__":
-    cache_root, out, killed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    settings = dict(item.split("=") for item in sys.argv[4:])
-    run = config()
-    if killed:
-        kill_after(killed)
-    if "stage" in settings:
-        run = config(deepspeed=f"zero{settings['stage']}", optim=SGD)
-    loop.train(run, cache_root, out, resume="auto")
+    main(*sys.argv[1:])

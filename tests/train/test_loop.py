@@ -174,8 +174,6 @@ def test_two_ranks_at_zero_2_have_the_curve_of_one(plain_sgd, cache, tmp_path):
         _, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
     assert_same_losses(out, plain_sgd, 1e-4)
-    with pytest.raises(CheckpointError, match="with 2 ranks at ZeRO 2, found 1"):
-        train(job.config(deepspeed="zero2", optim=job.SGD), cache.root, out, resume="auto")
 
 
 def test_averaged_weights_are_saved_validated_and_resumed(cache, tmp_path):

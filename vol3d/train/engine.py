@@ -1,20 +1,17 @@
-"""The only file that knows DeepSpeed: one engine for CPU (gloo) and GPU (nccl), ZeRO 0 to 3.
+"""DeepSpeed, known only here and in `full_state`: one engine for CPU (gloo) and GPU (nccl), ZeRO 0 to 3.
 
 Three things DeepSpeed does not do by itself: it skips a non-finite update silently (here every rank stops before the
-update), it unpickles its checkpoint shards (here they load with ``weights_only=True`` and a short list of classes), and
-at ZeRO 0 it does not report the gradient norm.
+update), its checkpoints are pickles that belong to one number of ranks and one ZeRO stage (here they are full tensors
+by parameter name, docs/decisions/0010), and at ZeRO 0 it does not report the gradient norm.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -22,18 +19,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vol3d.config import SHIPPED
-from vol3d.errors import CheckpointError, ConfigError, NonFiniteError
-from vol3d.files import sha256_of, sync
+from vol3d.errors import ConfigError, NonFiniteError
 from vol3d.train import ranks
+from vol3d.train.full_state import FullState  # before deepspeed: it chooses the accelerator
 
-if not torch.cuda.is_available():
-    os.environ["DS_ACCELERATOR"] = "cpu"  # read once, when deepspeed is imported
-
-import deepspeed
-from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
-from deepspeed.runtime.fp16.loss_scaler import LossScaler
-from deepspeed.runtime.zero.config import ZeroStageEnum
-from deepspeed.utils.tensor_fragment import fragment_address
+import deepspeed  # isort: skip
 
 TrainingForward = Callable[[nn.Module, Any], dict[str, Tensor]]
 """(model, batch) -> named losses and figures; the sum of all ``*_loss`` is minimised."""
@@ -41,9 +31,6 @@ TrainingForward = Callable[[nn.Module, Any], dict[str, Tensor]]
 OWN_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping",
             "torch_autocast", "bf16", "fp16", "optimizer", "scheduler")  # fmt: skip
 """Keys of a DeepSpeed file that the training configuration decides."""
-
-SHARDS = "deepspeed"
-"""Tag under which DeepSpeed keeps its files inside a checkpoint folder."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +120,7 @@ class Engine:
                 },
             },
         )
-        self._files = _SafeFiles(self._engine._config)
-        self._engine.checkpoint_engine = self._files
+        self._state = FullState(self._engine, self.model, optimizer, self.stage)
 
     @property
     def model(self) -> nn.Module:
@@ -215,65 +201,23 @@ class Engine:
 
         All ranks must call it.
         """
-        if self.stage < 3:
-            return {name: value.detach() for name, value in self.model.state_dict().items()}
-        full = {name: value.detach().clone() for name, value in self.model.named_buffers()}
-        for name, parameter in self.model.named_parameters():
-            with deepspeed.zero.GatheredParameters([parameter]):
-                if dist.get_rank() == 0:
-                    full[name] = parameter.detach().clone()
-        return full if dist.get_rank() == 0 else {}
+        return self._state.weights()
 
     def save(self, folder: Path) -> None:
-        """Writes weights and optimizer, a shard per rank, under `folder`. All ranks must call it."""
-        self._engine.save_checkpoint(str(folder), tag=SHARDS, save_latest=False)
+        """Writes weights and optimizer, whole, from rank 0. All ranks must call it."""
+        self._state.save(folder)
 
     def load(self, folder: Path) -> None:
-        """Reads what `save` wrote, for the same number of ranks and ZeRO stage. All ranks must call it.
+        """Reads what `save` wrote, with whatever number of ranks and ZeRO stage. All ranks must call it.
 
         Raises:
-            CheckpointError: a file is missing, damaged, of another model, or holds more than tensors and plain values.
+            CheckpointError: a file is missing, damaged, or of another model.
         """
-        if not list((folder / SHARDS).glob("*model_states.pt")):
-            raise CheckpointError(f"expected DeepSpeed's files in {folder / SHARDS}, found none; remove {folder}")
-        try:
-            self._engine.load_checkpoint(str(folder), tag=SHARDS)
-        except RuntimeError as error:  # torch's word for tensors that do not fit
-            raise CheckpointError(
-                f"{folder} does not fit this model: {error}; resume with the version it was made with"
-            ) from error
+        self._state.load(folder)
 
     def close(self) -> None:
         """Frees what DeepSpeed holds."""
         self._engine.destroy()
-
-
-class _SafeFiles(TorchCheckpointEngine):
-    """DeepSpeed's file access with a checksum beside every file, and without running what a pickle says."""
-
-    # what DeepSpeed itself puts beside tensors and plain values
-    CLASSES = (LossScaler, ZeroStageEnum, fragment_address, OrderedDict, torch.Size)
-
-    def save(self, state_dict: dict[str, Any], path: str) -> None:
-        super().save(state_dict, path)
-        Path(f"{path}.sha256").write_text(sha256_of(path))
-        sync(Path(path))
-
-    def load(self, path: str, map_location: Any = None) -> Any:
-        try:
-            expected = Path(f"{path}.sha256").read_text()
-            if sha256_of(path) != expected:
-                raise CheckpointError(
-                    f"{path} is damaged: its checksum differs; remove its step folder and resume again"
-                )
-            with torch.serialization.safe_globals(list(self.CLASSES)):
-                return torch.load(path, map_location=map_location, weights_only=True)
-        except UnpicklingError as error:
-            raise CheckpointError(
-                f"{path} holds more than tensors and plain values, so it is not loaded: {error}"
-            ) from None
-        except OSError as error:
-            raise CheckpointError(f"expected a checkpoint file at {path}, found none ({error})") from None
 
 
 def _quiet() -> None:

@@ -27,7 +27,7 @@ from vol3d.train.engine import Engine, read_deepspeed_file
 from vol3d.train.optim import build_optimizer
 from vol3d.train.run import Job, Run, TrainResult, Validate, seed_step
 from vol3d.train.run_config import RunConfig
-from vol3d.train.run_folder import RunFolder, read_state
+from vol3d.train.run_folder import RunFolder
 
 __all__ = ["TrainResult", "Validate", "open_cache", "train"]
 
@@ -90,8 +90,7 @@ def train(
     if bank is not None:
         model.grounding.text.whiten(_some_states(bank, texts))
     newest = folder.newest() if resume == "auto" and not dry_run else None
-    state = read_state(newest) if newest is not None else None
-    precision = state.precision if state is not None else choose_precision(settings.precision, place.rank)
+    precision = newest[1].precision if newest is not None else choose_precision(settings.precision, place.rank)
     if init is not None and newest is None:
         _report_init(start_from(model, init), init, place.rank)
     # A plain copy that DeepSpeed never touches: it holds the averaged weights, and is what is validated and saved.
@@ -113,10 +112,10 @@ def train(
             return TrainResult(folder.root, 0, loss, figures=sizes)
         assert bank is not None
         run = Run(_job(config, cache, dataset, bank), folder, place, engine, plain)
-        if newest is not None and state is not None:
-            run.resume(newest, state)
+        if newest is not None:
+            run.resume(*newest)
         if place.rank == 0:
-            folder.begin(config, run.facts(), run.state.step)
+            folder.begin(config, run.facts(), run.state)
         return run.go(validate)
     finally:
         engine.close()

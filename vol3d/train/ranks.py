@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import datetime
 import os
+import resource
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,12 +15,16 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from vol3d.errors import ConfigError
+from vol3d.errors import ConfigError, RankError
 
 TIMEOUT = datetime.timedelta(hours=1)
 """Ranks wait this long for each other: validation runs on rank 0 alone. Launchers end the others when one dies."""
 
 TEXT_BYTES = 512
+
+LOST = ("Connection closed by peer", "reset by peer", "Broken pipe", "imed out", "NCCL communicator was aborted",
+        "remote process exited")  # fmt: skip
+"""What gloo and NCCL say when a rank is gone."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,25 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
+@contextmanager
+def together() -> Iterator[None]:
+    """Says in plain words that another rank is gone, which torch says in many.
+
+    Raises:
+        RankError: a collective operation broke off because another process ended or does not answer.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if dist.get_world_size() == 1 or not any(word in text for word in LOST):
+            raise
+        raise RankError(
+            f"expected {dist.get_world_size()} ranks, found one gone ({text.splitlines()[0]}); the log of the rank "
+            f"that ended first says why. The last checkpoint is whole: go on with --resume auto"
+        ) from error
+
+
 def device() -> torch.device:
     """The accelerator of this process; DS_ACCELERATOR=cpu keeps a machine with a GPU on its CPU."""
     if torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu":
@@ -134,6 +158,18 @@ def multiplies_bf16() -> bool:
             words = set()
         own = bool(words & {"amx_bf16", "avx512_bf16", "bf16"})  # Intel, AMD, ARM
     return bool(gather_numbers([float(own)]).min())
+
+
+def is_main() -> bool:
+    """Whether this is rank 0, which writes what all share."""
+    return dist.get_rank() == 0
+
+
+def memory_mb() -> float:
+    """Most that this process has held so far: of its GPU, or without one of main memory."""
+    if device().type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def barrier() -> None:

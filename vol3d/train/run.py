@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -12,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vol3d.data.collate import StepSampler
-from vol3d.errors import ConfigError
+from vol3d.errors import CheckpointError, ConfigError, StoppedError
 from vol3d.progress import progress
-from vol3d.train import ranks
+from vol3d.train import ranks, stop
 from vol3d.train.engine import Engine, StepResult
 from vol3d.train.optim import learning_rate
 from vol3d.train.run_config import TrainConfig
@@ -74,17 +76,11 @@ class Run:
     ) -> None:
         self.job, self.settings, self.folder, self.place = job, job.settings, folder, place
         self.engine, self.plain = engine, plain
-        self.state = LoopState(
-            step=0,
-            ranks=place.world,
-            stage=engine.stage,
-            precision=engine.precision,
-            fingerprint=job.fingerprint,
-        )
+        self.state = LoopState(step=0, precision=engine.precision, fingerprint=job.fingerprint)
 
     def resume(self, checkpoint: Path, state: LoopState) -> None:
         """Puts everything back to where `checkpoint` was written."""
-        check_state(state, checkpoint, self.place.world, self.engine.stage, self.state.fingerprint)
+        check_state(state, checkpoint, self.state.fingerprint)
         self.state = state
         self.engine.load(checkpoint)
         if self.plain is not None and self.settings.ema_decay is not None:
@@ -105,36 +101,53 @@ class Run:
         }
 
     def go(self, validate: Validate | None) -> TrainResult:
-        """All steps that are left."""
-        settings, first, main = self.settings, self.state.step, self.place.rank == 0
-        rank, world = self.place.rank, self.place.world
-        batches = self.job.batches(
-            StepSampler(first, settings.steps, settings.batch_size, rank, world, settings.micro_batch(world))
-        )
-        loss, waited, began = float("nan"), 0.0, time.monotonic()
+        """All steps that are left.
+
+        Raises:
+            StoppedError: SIGTERM or SIGUSR1 came; a checkpoint of the last step done is written.
+            RankError: another rank is gone.
+            NonFiniteError: a loss or gradient is NaN or infinite; no rank has applied that update.
+        """
+        main = self.place.rank == 0
         with (
-            RunLog(self.folder.root, first) if main else nullcontext() as run_log,
-            progress("train", settings.steps, "steps", start=first, enabled=main) as advance,
+            ranks.together(),
+            stop.listening(),
+            stop.held(),
+            RunLog(self.folder.root, self.state.step, self.settings.wandb) if main else nullcontext() as run_log,
         ):
-            for step in range(first, settings.steps):
-                start = time.monotonic()
-                micro = self._read(batches)
-                wait = time.monotonic() - start
-                waited += wait
-                rate = learning_rate(settings.optim, step, settings.steps)
-                seed_step(self.job.seed, step, self.place.rank)
-                result = self.engine.step(micro, rate, _studies)
-                loss = result.loss
-                self._average(step)
-                done, seconds = step + 1, time.monotonic() - start
-                if run_log is not None:
-                    run_log.add(_row(result, rate, seconds, wait))
-                    if done % settings.log_every == 0 or done == settings.steps:
-                        run_log.row(done)
-                share = waited / max(time.monotonic() - began, 1e-9)
-                advance(note=f"loss {loss:.4f}  lr {rate:.2e}  data wait {share:.0%}")
-                self._after(done, validate, run_log)
-        return TrainResult(self.folder.root, self.state.step, loss, self.state.best)
+            return TrainResult(self.folder.root, self.settings.steps, self._steps(validate, run_log), self.state.best)
+
+    def _steps(self, validate: Validate | None, run_log: RunLog | None) -> float:
+        settings, first, rank, world = self.settings, self.state.step, self.place.rank, self.place.world
+        if self.state.owed and validate is not None:
+            self._make_up(validate, run_log)
+        with stop.unheard_by_children():
+            batches = self.job.batches(
+                StepSampler(first, settings.steps, settings.batch_size, rank, world, settings.micro_batch(world))
+            )
+        loss, waited, began = float("nan"), 0.0, time.monotonic()
+        try:
+            with progress("train", settings.steps, "steps", start=first, enabled=rank == 0) as advance:
+                for step in range(first, settings.steps):
+                    start = time.monotonic()
+                    micro = self._read(batches)
+                    wait = time.monotonic() - start
+                    waited += wait
+                    rate = learning_rate(settings.optim, step, settings.steps)
+                    seed_step(self.job.seed, step, rank)
+                    result = self.engine.step(micro, rate, _studies)
+                    loss = result.loss
+                    self._average(step)
+                    if run_log is not None:
+                        seconds = time.monotonic() - start
+                        run_log.add(_row(result, rate, seconds, wait, settings.batch_size / seconds))
+                    share = waited / max(time.monotonic() - began, 1e-9)
+                    advance(note=f"loss {loss:.4f}  lr {rate:.2e}  data wait {share:.0%}")
+                    self._after(step + 1, validate, run_log)
+        finally:
+            # workers do not hear the signals by which multiprocessing would end them
+            getattr(batches, "_shutdown_workers", lambda: None)()
+        return loss
 
     def _read(self, batches: Iterator[Any]) -> list[Any]:
         device = ranks.device()
@@ -153,21 +166,54 @@ class Run:
         judged = validate is not None and (
             last or bool(settings.validate_every and done % settings.validate_every == 0)
         )
-        saved = last or done % settings.checkpoint_every == 0
-        self.state = replace(self.state, step=done)
-        if not judged and not saved:
+        self.state = replace(self.state, step=done, owed=judged)
+        if judged and validate is not None:
+            self._validate(validate, run_log)
+        asked = stop.agree()  # all wait here for rank 0's validation
+        if run_log is not None:
+            if done % settings.log_every == 0 or last or asked:
+                run_log.row(done)
+            run_log.beat("training", done, settings.steps)
+        if last or asked or done % settings.checkpoint_every == 0:
+            self._save(run_log)
+        if asked:
+            self._stop()
+
+    def _stop(self) -> None:
+        stop.requeue()
+        ranks.barrier()  # srun ends all ranks when one ends: not before rank 0 has asked for another turn
+        raise stop.stopped(
+            f"{self.state.step} of {self.settings.steps} steps are done and saved under {self.folder.checkpoints}; "
+            f"run the same command with --resume auto to go on"
+        )
+
+    def _make_up(self, validate: Validate, run_log: RunLog | None) -> None:
+        """The validation that was broken off when the checkpoint was written."""
+        self._validate(validate, run_log)
+        if stop.agree():
+            self._stop()
+        self._save(run_log)
+
+    def _validate(self, validate: Validate, run_log: RunLog | None) -> None:
+        """On rank 0; broken off by a signal, it stays owed."""
+        self._refresh()
+        if self.plain is None or run_log is None:
             return
-        if settings.ema_decay is None:
+        run_log.beat("validating", self.state.step, self.settings.steps, always=True)
+        try:
+            with stop.released(), ranks.tiny_numbers(are_zero=False):
+                metrics = validate(self.plain)
+        except StoppedError:
+            return
+        self.state = replace(self.state, owed=False)
+        self._judge(metrics, run_log)
+
+    def _refresh(self) -> None:
+        """Puts the weights of now into the plain copy, unless it holds their average."""
+        if self.settings.ema_decay is None:
             weights = self.engine.weights()
             if self.plain is not None:
                 _follow(self.plain.state_dict(), weights, 1.0)
-        if judged and self.plain is not None and validate is not None and run_log is not None:
-            with ranks.tiny_numbers(are_zero=False):
-                metrics = validate(self.plain)
-            self._judge(metrics, run_log)
-        if saved:
-            self._save()
-        ranks.barrier()
 
     def _judge(self, metrics: dict[str, float], run_log: RunLog) -> None:
         name, best = self.settings.best_metric, self.state.best
@@ -178,13 +224,24 @@ class Run:
             self.state = replace(self.state, best={"step": self.state.step, **metrics})
             self._write_model("best", metrics)
 
-    def _save(self) -> None:
-        self.engine.save(self.folder.partial(self.state.step))
-        ranks.barrier()  # every rank's shard is there
-        if self.plain is not None:
-            average = self.plain.state_dict() if self.settings.ema_decay is not None else None
-            self._write_model("last", {})
-            self.folder.commit(self.state, average, self.settings.keep_checkpoints)
+    def _save(self, run_log: RunLog | None) -> None:
+        start, partial = time.monotonic(), self.folder.partial(self.state.step)
+        self._refresh()
+        try:
+            self.engine.save(partial)
+            if self.plain is not None and run_log is not None:
+                self._write_model("last", {})
+                average = self.plain.state_dict() if self.settings.ema_decay is not None else None
+                self.folder.commit(self.state, average, self.settings.keep_checkpoints)
+                run_log.saved(self.state.step, time.monotonic() - start)
+        except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
+            shutil.rmtree(partial, ignore_errors=True)
+            raise CheckpointError(
+                f"the checkpoint of step {self.state.step} could not be written: {error}; the one before it is whole. "
+                f"Make room at {self.folder.root} (it takes {self.settings.keep_checkpoints} + 1 checkpoints), and go "
+                f"on with --resume auto"
+            ) from error
+        ranks.barrier()
 
     def _write_model(self, name: str, metrics: dict[str, float]) -> None:
         assert self.plain is not None
@@ -212,8 +269,9 @@ def _follow(own: dict[str, Tensor], other: dict[str, Tensor], weight: float) -> 
             value.copy_(other[name])
 
 
-def _row(result: StepResult, rate: float, seconds: float, wait: float) -> dict[str, float]:
+def _row(result: StepResult, rate: float, seconds: float, wait: float, samples: float) -> dict[str, float]:
     more = {"learning_rate": rate, "grad_norm": result.grad_norm, "seconds": seconds, "data_wait": wait}
+    more |= {"samples_per_s": samples, "memory_mb": ranks.memory_mb()}
     return {"loss": result.loss, **result.figures, **more}
 
 

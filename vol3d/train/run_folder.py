@@ -1,9 +1,10 @@
 """What a run leaves on disk, and how it is picked up again.
 
 ``config.yaml``, ``run.json``, ``log.csv``, ``validation.jsonl``, ``tensorboard/``, ``best/`` and ``last/`` (plain
-models), and ``checkpoints/step-000500/``: DeepSpeed's shards, `loop.json` and the averaged weights, everything that the
-loop needs to go on as if it had not stopped. Nothing else carries state: samples, learning rate and random numbers of a
-step follow from the seed and the step number.
+models), ``heartbeat.json``, and ``checkpoints/step-000500/``: weights, optimizer and averaged weights as safetensors,
+and `loop.json` with their checksums, everything that the loop needs to go on as if it had not stopped, with any number
+of ranks and at any ZeRO stage. Nothing else carries state: samples, learning rate and random numbers of a step follow
+from the seed and the step number.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import logging
 import platform
 import re
 import shutil
@@ -27,7 +29,10 @@ from torch import Tensor
 from vol3d.checkpoint import replace_folder
 from vol3d.config import dump_yaml, to_tree
 from vol3d.errors import CheckpointError, ConfigError
-from vol3d.files import sync, write_whole
+from vol3d.files import sha256_of, sync, write_whole
+from vol3d.train import ranks
+
+log = logging.getLogger("vol3d")
 
 MAY_CHANGE = {
     "preprocess",  # a path; the recipe itself is compared by its digest
@@ -35,8 +40,13 @@ MAY_CHANGE = {
     "train.log_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.accumulation",  # the batch of an update stays what it was
+    "train.deepspeed",  # every ZeRO stage makes the same updates
+    "train.wandb",
 }
-"""Keys that do not change the curve, so a resumed run may set them anew."""
+"""Keys that do not change the curve beyond rounding, so a resumed run may set them anew."""
+
+RECORD, AVERAGE = "loop.json", "average.safetensors"
 
 PACKAGES = ("vol3d", "torch", "deepspeed", "monai", "numpy")
 
@@ -47,15 +57,14 @@ class LoopState:
 
     step: int
     """Updates done; the next one takes samples step * batch_size and on."""
-    ranks: int
-    stage: int
-    """ZeRO stage; with `ranks` it decides which shards there are."""
     precision: Literal["fp32", "bf16"]
     """What ``auto`` came to."""
     fingerprint: str
     """Of the training data."""
     best: dict[str, Any] | None = None
     """Step and metrics of the best validation so far."""
+    owed: bool = False
+    """Whether the validation after this step was broken off, to be made up for on resuming."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +78,41 @@ class RunFolder:
         """Resumable checkpoints, newest last by name."""
         return self.root / "checkpoints"
 
-    def newest(self) -> Path | None:
-        """The newest complete checkpoint."""
-        steps = [p for p in self.checkpoints.glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
-        complete = [p for p in steps if (p / "loop.json").is_file()]
-        return max(complete, key=lambda p: int(p.name[5:]), default=None)
+    def newest(self) -> tuple[Path, LoopState] | None:
+        """The newest checkpoint that is whole, found by rank 0 for all; a damaged one is set aside as ``damaged-*``.
+
+        All ranks must call it.
+
+        Raises:
+            CheckpointError: there are checkpoints and every one of them is damaged.
+        """
+        found = ""
+        if ranks.is_main():
+            found = self._find()
+        name = ranks.gather_text(found)[0]
+        if name.startswith("error: "):
+            raise CheckpointError(name.removeprefix("error: "))
+        return (self.checkpoints / name, read_state(self.checkpoints / name)) if name else None
+
+    def _find(self) -> str:
+        for aside in self.checkpoints.glob(".step-*.previous"):  # cut off between the two renames of `replace_folder`
+            whole = self.checkpoints / aside.name.removeprefix(".").removesuffix(".previous")
+            if not whole.exists():
+                aside.rename(whole)
+        reasons = []
+        for folder in sorted(self._steps(), key=_step_of, reverse=True):
+            try:
+                verify(folder)
+                return folder.name
+            except CheckpointError as error:
+                reasons.append(str(error))
+                log.warning("%s; going back to the one before", error)
+                if len(reasons) < len(self._steps()):
+                    replace_folder(folder, folder.with_name(f"damaged-{folder.name}"))
+        return f"error: {reasons[0]}; no whole checkpoint is left in {self.checkpoints}" if reasons else ""
+
+    def _steps(self) -> list[Path]:
+        return [p for p in self.checkpoints.glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
 
     def check(self, config: Any, resume: bool) -> None:
         """Refuses to overwrite a run, or to go on with another configuration.
@@ -94,33 +133,55 @@ class RunFolder:
                 f"Start another --out with --init {self.root}"
             )
 
-    def begin(self, config: Any, facts: dict[str, Any], step: int) -> None:
-        """Writes or updates `config.yaml` and `run.json`, and forgets what came after `step`. Rank 0 only."""
+    def begin(self, config: Any, facts: dict[str, Any], state: LoopState) -> None:
+        """Writes or updates `config.yaml` and `run.json`, and forgets what came after `state`. Rank 0 only."""
+        step = state.step
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for left in [*self.checkpoints.glob(".*.partial"), *self.checkpoints.glob(".*.previous")]:
-            shutil.rmtree(left)
+            shutil.rmtree(left)  # `newest` has been called: what is still here was not the only copy
         write_whole(self.root / "config.yaml", dump_yaml(config))
         path = self.root / "run.json"
         starts = json.loads(path.read_text())["starts"] if step and path.is_file() else []
         starts.append({"step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **environment()})
         write_whole(path, json.dumps({**facts, "starts": starts}, indent=1) + "\n")
         _truncate(self.root / "log.csv", lambda line: not line[0].isdigit() or int(line.split(",")[0]) <= step)
-        _truncate(self.root / "validation.jsonl", lambda line: json.loads(line)["step"] <= step)
+        _truncate(self.root / "validation.jsonl", lambda line: json.loads(line)["step"] <= step - state.owed)
 
     def partial(self, step: int) -> Path:
         """Where a checkpoint is written before it is complete."""
         return self.checkpoints / f".step-{step:06d}.partial"
 
     def commit(self, state: LoopState, average: dict[str, Tensor] | None, keep: int) -> None:
-        """Completes the checkpoint that the ranks have written under `partial` and drops the oldest. Rank 0 only."""
+        """Completes the checkpoint that was written under `partial` and drops the oldest. Rank 0 only."""
         folder = self.partial(state.step)
         if average is not None:
-            save_file(average, folder / "average.safetensors")
-            sync(folder / "average.safetensors")
-        write_whole(folder / "loop.json", json.dumps(dataclasses.asdict(state), indent=1) + "\n")
+            save_file(average, folder / AVERAGE)
+        files = {}
+        for path in sorted(folder.iterdir()):
+            sync(path)
+            files[path.name] = sha256_of(path)
+        record = {**dataclasses.asdict(state), "files": files}
+        write_whole(folder / RECORD, json.dumps(record, indent=1) + "\n")
         replace_folder(folder, self.checkpoints / f"step-{state.step:06d}")
-        for old in sorted(self.checkpoints.glob("step-*"), key=lambda p: int(p.name[5:]))[:-keep]:
+        for old in sorted(self._steps(), key=_step_of)[:-keep]:
             shutil.rmtree(old)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def verify(folder: Path) -> None:
+    """Reads every byte of a checkpoint and compares checksums.
+
+    Raises:
+        CheckpointError: a file is missing, cut short or changed.
+    """
+    for name, expected in _record(folder)["files"].items():
+        path = folder / name
+        found = sha256_of(path) if path.is_file() else "no file"
+        if found != expected:
+            raise CheckpointError(f"{path} is damaged: expected SHA-256 {expected[:12]}, found {found[:12]}")
 
 
 def read_state(folder: Path) -> LoopState:
@@ -129,24 +190,30 @@ def read_state(folder: Path) -> LoopState:
     Raises:
         CheckpointError: it is damaged.
     """
-    path = folder / "loop.json"
+    record = _record(folder)
+    del record["files"]
     try:
-        return LoopState(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); remove {folder} and resume again") from None
+        return LoopState(**record)
+    except TypeError as error:
+        raise CheckpointError(f"{folder / RECORD} is of another version of vol3d ({error})") from None
 
 
-def check_state(state: LoopState, folder: Path, ranks: int, stage: int, fingerprint: str) -> None:
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text())
+        record["files"].items()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged or missing ({error})") from None
+    return dict(record)
+
+
+def check_state(state: LoopState, folder: Path, fingerprint: str) -> None:
     """Refuses a checkpoint that this run cannot go on from.
 
     Raises:
-        CheckpointError: it is of another number of ranks, ZeRO stage or data.
+        CheckpointError: it is of other data.
     """
-    if (state.ranks, state.stage) != (ranks, stage):
-        raise CheckpointError(
-            f"expected to resume {folder} with {state.ranks} ranks at ZeRO {state.stage}, found {ranks} at {stage}; "
-            f"start the same number of ranks, or another --out with --init"
-        )
     if state.fingerprint != fingerprint:
         raise CheckpointError(
             f"expected training data {state.fingerprint} as {folder} was made with, found {fingerprint}; "
@@ -156,7 +223,7 @@ def check_state(state: LoopState, folder: Path, ranks: int, stage: int, fingerpr
 
 def read_average(folder: Path) -> dict[str, Tensor]:
     """The averaged weights of a checkpoint."""
-    return load_file(folder / "average.safetensors")
+    return load_file(folder / AVERAGE)
 
 
 def differing_key(before: Any, now: Any, key: str = "") -> tuple[str, Any, Any] | None:

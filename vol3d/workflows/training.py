@@ -11,18 +11,20 @@ from typing import Literal
 import numpy as np
 
 from vol3d.cache import Cache, Entry
-from vol3d.checkpoint import RUN_CHOICES, Calibration, Checkpoint, load_checkpoint, save_checkpoint
+from vol3d.checkpoint import RUN_CHOICES, Checkpoint, load_checkpoint, save_checkpoint
 from vol3d.config import digest, load_yaml
 from vol3d.metrics.findings import auroc
 from vol3d.metrics.segmentation import dice
 from vol3d.model.vlm import VisionLanguageModel
-from vol3d.train import ranks
+from vol3d.train import ranks, stop
 from vol3d.train.loop import TrainResult, train
 from vol3d.train.run_config import RunConfig
 from vol3d.workflows.asking import Asker
-from vol3d.workflows.calibrate import ABSENT_PER_STUDY, calibrate
+from vol3d.workflows.calibrate import ABSENT_PER_STUDY, Calibrated, calibrate
+from vol3d.workflows.finding_scores import labelled, labels_of, macro_auroc, phrases_of, refuse_test
+from vol3d.workflows.leakage import require_no_leakage
 from vol3d.workflows.prepare import load_recipe
-from vol3d.workflows.scoring import Ask, answers, truth_of
+from vol3d.workflows.scoring import Ask, study_answers, truth_of
 
 log = logging.getLogger("vol3d")
 
@@ -30,6 +32,7 @@ VALIDATION_STUDIES = 16
 """Studies asked at each validation during training; the calibration at the end asks all of them."""
 
 
+@stop.listening()
 def run_training(
     config_path: Path,
     cache_root: Path,
@@ -43,12 +46,16 @@ def run_training(
     """Trains, then fits thresholds on the validation split and writes them into the run's models.
 
     Raises:
+        LeakageError: a patient stands in two splits of the cache.
         Vol3dError: what is asked does not fit together; the message says what to do.
+        StoppedError: SIGTERM or SIGUSR1 came; a checkpoint is written, and the same call with resume goes on.
     """
     config = load_yaml(config_path, RunConfig, overrides)
     recipe = load_recipe(config_path)
     cache = Cache(cache_root)
+    require_no_leakage([cache_root], near_duplicates=False)
     entries = [cache.entry(study) for study in cache.select(config.data.val_split)]
+    refuse_test(entries)
     result = train(
         config, cache_root, out, recipe_digest=digest(recipe), init=init, resume=resume, dry_run=dry_run,
         validate=_validator(config, cache, entries[:VALIDATION_STUDIES]) if entries else None,
@@ -72,26 +79,33 @@ def _validator(
 
 
 def judge(ask: Ask, entries: Sequence[Entry]) -> dict[str, float]:
-    """Mean Dice at 0.5 over present phrases, for organs and lesions apart too, and presence AUROC."""
+    """Mean Dice at 0.5 over present phrases, for organs and lesions apart too, presence and macro finding AUROC."""
     found: dict[str, list[float]] = {"organ": [], "lesion": []}
     truths, logits = [], []
-    for answer in answers(ask, entries, absent_limit=ABSENT_PER_STUDY):
-        truths.append(answer.probe.mask is not None)
-        logits.append(answer.logit)
-        if answer.probe.mask is not None:
-            truth = truth_of(answer.probe, answer.entry)
-            found[answer.probe.kind].append(dice(answer.probability_ZYX >= 128, truth))
+    prompts = labelled(entries)
+    wordings = phrases_of(prompts, negative=False)
+    labels, said = [], []
+    for study in study_answers(ask, entries, lambda entry: wordings, absent_limit=ABSENT_PER_STUDY):
+        labels.append(labels_of(study.entry))
+        said.append({phrase: answer.logit for phrase, answer in study.said.items()})
+        for answer in study.answers:
+            truths.append(answer.probe.mask is not None)
+            logits.append(answer.logit)
+            if answer.probe.mask is not None:
+                truth = truth_of(answer.probe, answer.entry)
+                found[answer.probe.kind].append(dice(answer.probability_ZYX >= 128, truth))
     every = [*found["organ"], *found["lesion"]]
     metrics = {"dice": float(np.mean(every)) if every else float("nan")}
     metrics |= {f"{kind}_dice": float(np.mean(values)) for kind, values in found.items() if values}
-    return {**metrics, "presence_auroc": auroc(np.array(truths), np.array(logits))}
+    metrics["presence_auroc"] = auroc(np.array(truths), np.array(logits))
+    return metrics | ({"finding_auroc": macro_auroc(prompts, labels, said)} if prompts else {})
 
 
 def _finish(out: Path, cache: Cache, config: RunConfig, entries: Sequence[Entry]) -> None:
     """Calibrates every model of the run and records which phrases it was trained on."""
     trained = [cache.entry(study) for study in cache.select(config.data.train_split)]
     phrases = sorted({p for entry in trained for mask in entry.masks if mask.label for p in mask.phrases})
-    known: dict[str, tuple[Calibration, dict[str, float]]] = {}  # best and last are often the same weights
+    known: dict[str, Calibrated] = {}  # best and last are often the same weights
     for name in RUN_CHOICES:
         folder = out / name
         if not folder.is_dir():
@@ -102,9 +116,17 @@ def _finish(out: Path, cache: Cache, config: RunConfig, entries: Sequence[Entry]
         weights = checkpoint.provenance["weights_sha256"]
         if weights not in known:
             known[weights] = calibrate(Asker(checkpoint, "cpu"), entries)
-        calibration, chosen_by = known[weights]
+        learnt = known[weights]
+        chosen_by = {"split": config.data.val_split, **learnt.chosen_by}
         provenance = {**checkpoint.provenance, "calibrated_on": chosen_by, "trained_phrases": phrases}
-        save_checkpoint(folder, replace(checkpoint, calibration=calibration, provenance=provenance))
-        log.info("%s: %s, chosen on %d validation phrases", folder, calibration, chosen_by["probes"])
+        save_checkpoint(
+            folder,
+            replace(checkpoint, calibration=learnt.calibration, findings=learnt.findings, provenance=provenance),
+        )
+        log.info("%s: %s, chosen on %d validation phrases", folder, learnt.calibration, learnt.chosen_by["probes"])
+        if learnt.findings is not None:
+            log.info(
+                "%s: operating points of %s", folder, ", ".join(learnt.findings.by_name) or "all findings together"
+            )
     if not entries:
         log.warning("no study of split %r: probabilities are not calibrated, thresholds are 0.5", config.data.val_split)
