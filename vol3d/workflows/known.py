@@ -50,9 +50,11 @@ class Known:
     """
 
     def __init__(self, phrases: Iterable[str]) -> None:
+        phrases = set(phrases)
+        self.trained = frozenset(phrases)
         self.things: list[Thing] = []
         named: set[str] = set()
-        for phrase in sorted(set(phrases)):
+        for phrase in sorted(phrases):
             if families := families_in(phrase):
                 organs = [organ for _, _, organ in organs_in(phrase)]
                 self.things.append(Thing(phrase, families, organs[0] if organs else None, laterality(phrase)))

@@ -1,0 +1,248 @@
+"""What has changed since an earlier study: lesions of both, matched after rigid registration, compared by measurement.
+
+A lesion is larger from +20% of its longest diameter on and at least 5 mm, smaller from -30% and at least 5 mm, else
+unchanged: RECIST 1.1 (Eisenhauer et al. 2009, Eur J Cancer 45:228) for one lesion, whose 5 mm for growth are asked of
+shrinking as well, because a voxel or two are no change. New and resolved are said only of places that both show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import nibabel as nib
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from vol3d.cache import Entry
+from vol3d.errors import Vol3dError
+from vol3d.export.nifti import read_array, write_nifti
+from vol3d.geometry import Grid
+from vol3d.types import Array, Modality
+from vol3d.volume import Volume
+from vol3d.workflows.lesions import MASKS, Lesion
+from vol3d.workflows.registration import Registered, register
+
+LARGER, SMALLER, LEAST_MM = 0.20, 0.30, 5.0
+"""Relative and absolute change of the longest diameter."""
+
+NEAR_MM = 15.0
+"""Lesions that do not overlap after registration are one if their centres are this near: organs move in the body."""
+
+OVERLAP = 0.1
+"""Share of the voxels of one in the other from which on two lesions are one, whatever their distance."""
+
+REFERENCE_MM = 5.0
+"""Spacing of the image that is kept for the registration with a later study."""
+
+Change = Literal["new", "larger", "smaller", "unchanged", "resolved", "not comparable"]
+
+
+class ChangeError(Vol3dError):
+    """Two studies cannot be compared; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class StudyLesions:
+    """One study as the comparison needs it."""
+
+    study_id: str
+    folder: Path
+    lesions: list[Lesion]
+    references: dict[str, Volume]
+    """By modality."""
+
+
+class Prior(Protocol):
+    """An earlier study, looked at when the later one's lesions are known."""
+
+    def of(self, current: Any) -> StudyLesions:
+        """Its lesions, found with the same phrases as those of the current study."""
+        ...
+
+
+def write_reference(entry: Entry, folder: Path) -> None:
+    """Keeps each image on a coarse grid, ``report/reference-ct.nii.gz``, to register a later study with."""
+    for image in entry.images:
+        whole = Volume(entry.read(image, (0, 0, 0), entry.grid.shape), entry.grid, _modality(image))
+        coarse = whole.resample_to(entry.grid.resample((REFERENCE_MM,) * 3))
+        kind = np.int16 if image == "ct" else np.float32
+        write_nifti(folder / MASKS / f"reference-{image}.nii.gz", coarse.array_ZYX.astype(kind), coarse.grid)
+
+
+def read_references(folder: Path) -> dict[str, Volume]:
+    """What `write_reference` left, by modality.
+
+    Raises:
+        ChangeError: nothing.
+    """
+    found = {}
+    for image in ("ct", "pet"):
+        path = folder / MASKS / f"reference-{image}.nii.gz"
+        if path.is_file():
+            found[image] = Volume(read_array(path), grid_of(path), _modality(image))
+    if not found:
+        raise ChangeError(f"expected {MASKS}/reference-ct.nii.gz or reference-pet.nii.gz in {folder}, found neither; "
+                          f"report the prior study again")  # fmt: skip
+    return found
+
+
+def compare(current: StudyLesions, prior: StudyLesions) -> dict[str, Any]:
+    """Every lesion of either study with its change, both measurements and a sentence, ready for JSON.
+
+    Raises:
+        ChangeError: the studies share no modality, or their registration fails its check.
+    """
+    image = next((m for m in ("ct", "pet") if m in current.references and m in prior.references), None)
+    if image is None:
+        raise ChangeError(
+            f"expected a CT or a PET in both studies, found {'+'.join(current.references)} now and "
+            f"{'+'.join(prior.references)} before"
+        )
+    found = register(current.references[image], prior.references[image])
+    if fault := found.fault():
+        raise ChangeError(f"the registration of both {image.upper()}s fails its check: {fault}")
+    pairs, new, gone = match(current, prior, found)
+    rows = [_row(classify(now, before), now, before) for now, before in pairs]
+    rows += [_row("new" if _seen(now, found, prior.references[image]) else "not comparable", now, None) for now in new]
+    rows += [
+        _row("resolved" if _seen_back(old, found, current.references[image]) else "not comparable", None, old)
+        for old in gone
+    ]
+    return {
+        "prior_study": prior.study_id,
+        "statement": (
+            f"Compared with the prior study, registered rigidly on {image.upper()} (correlation "
+            f"{found.correlation:.2f}, rotation {found.rotation_deg:.1f} degrees, shift {found.shift_mm:.0f} mm)."
+        ),
+        "registration": {
+            "image": image, "correlation": round(found.correlation, 4), "rotation_deg": round(found.rotation_deg, 2),
+            "shift_mm": round(found.shift_mm, 1), "overlap": round(found.overlap, 3), "affine": found.affine.tolist(),
+        },
+        "rule": f"larger: +{LARGER:.0%} and {LEAST_MM:g} mm of the longest diameter; smaller: -{SMALLER:.0%} and "
+                f"{LEAST_MM:g} mm (RECIST 1.1)",
+        "lesions": rows,
+    }  # fmt: skip
+
+
+def classify(now: Lesion, before: Lesion) -> Change:
+    """By the longest diameters; not comparable where they were measured on different kinds of images."""
+    a, b = now.measurement, before.measurement
+    if a.series != b.series:
+        return "not comparable"
+    delta = a.longest_diameter_mm - b.longest_diameter_mm
+    if delta >= max(LARGER * b.longest_diameter_mm, LEAST_MM):
+        return "larger"
+    if -delta >= max(SMALLER * b.longest_diameter_mm, LEAST_MM):
+        return "smaller"
+    return "unchanged"
+
+
+def match(
+    current: StudyLesions, prior: StudyLesions, found: Registered
+) -> tuple[list[tuple[Lesion, Lesion]], list[Lesion], list[Lesion]]:
+    """(pairs, only now, only before). Each lesion has one partner at most; the pairs are nearest in sum."""
+    now, old = current.lesions, prior.lesions
+    far = 1e4
+    cost = np.full((len(now), len(old)), far)
+    points = [_points(current, lesion) for lesion in now]
+    masks = [(_mask(prior, lesion), grid_of(prior.folder / str(lesion.file))) for lesion in old]
+    for i, lesion in enumerate(now):
+        moved = found.to_prior(points[i])
+        for j, before in enumerate(old):
+            if lesion.organ and before.organ and lesion.organ != before.organ:
+                continue
+            distance = float(np.linalg.norm(moved.mean(axis=0) - np.array(before.centroid_mm)))
+            mask_ZYX, grid = masks[j]
+            hits = _inside(moved, mask_ZYX, grid)
+            share = max(hits, min(1.0, hits * lesion.measurement.volume_ml / before.measurement.volume_ml))
+            if share >= OVERLAP or distance <= NEAR_MM:
+                cost[i, j] = distance * (1 - 0.5 * share)
+    rows, columns = linear_sum_assignment(cost) if cost.size else (np.zeros(0, int), np.zeros(0, int))
+    taken = [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if cost[i, j] < far]
+    return (
+        [(now[i], old[j]) for i, j in taken],
+        [lesion for i, lesion in enumerate(now) if i not in {a for a, _ in taken}],
+        [lesion for j, lesion in enumerate(old) if j not in {b for _, b in taken}],
+    )
+
+
+def grid_of(path: Path) -> Grid:
+    """Of a NIfTI file that we wrote."""
+    image = nib.Nifti1Image.from_filename(path)
+    x, y, z = image.shape[:3]
+    return Grid.from_xyz((x, y, z), image.affine)
+
+
+def _row(change: Change, now: Lesion | None, before: Lesion | None) -> dict[str, Any]:
+    return {
+        "change": change,
+        "text": _text(change, now, before),
+        "organ": (now or before).organ if (now or before) else None,  # type: ignore[union-attr]
+        "current": asdict(now) if now else None,
+        "prior": asdict(before) if before else None,
+    }
+
+
+def _text(change: Change, now: Lesion | None, before: Lesion | None) -> str:
+    lesion = now or before
+    assert lesion is not None
+    name = lesion.phrase
+    if now is None or before is None:
+        size = f"longest diameter {lesion.measurement.longest_diameter_mm:.1f} mm"
+        if change == "not comparable":
+            other = "prior" if now else "current"
+            return f"Not comparable, outside the field of view of the {other} study: {name}, {size}."
+        return f"New: {name}, {size}." if now else f"No longer seen: {name}, before {size}."
+    a, b = now.measurement, before.measurement
+    if change == "not comparable":
+        return f"Not comparable, measured on {a.series} now and on {b.series} before: {name}."
+    relative = (a.longest_diameter_mm / b.longest_diameter_mm - 1) * 100
+    uptake = (
+        f"; SUVmax {a.suv_max:.1f}, before {b.suv_max:.1f}" if a.suv_max is not None and b.suv_max is not None else ""
+    )
+    return (
+        f"{change.capitalize()}: {name}, longest diameter {a.longest_diameter_mm:.1f} mm, before "
+        f"{b.longest_diameter_mm:.1f} mm ({relative:+.0f}%){uptake}."
+    )
+
+
+def _points(study: StudyLesions, lesion: Lesion, most: int = 2000) -> Array:
+    """World positions of members, evenly thinned."""
+    mask_ZYX = _mask(study, lesion)
+    index_N3 = np.argwhere(mask_ZYX)
+    grid = grid_of(study.folder / str(lesion.file))
+    return grid.index_to_mm(index_N3[:: max(1, len(index_N3) // most)])
+
+
+def _mask(study: StudyLesions, lesion: Lesion) -> Array:
+    path = study.folder / str(lesion.file)
+    if lesion.file is None or not path.is_file():
+        raise ChangeError(f"expected the mask of {lesion.phrase!r} at {path}, found nothing; report that study again")
+    return read_array(path)
+
+
+def _inside(mm_N3: Array, mask_ZYX: Array, grid: Grid) -> float:
+    """Share of the points that lie in the mask."""
+    index = np.rint(grid.mm_to_index(mm_N3)).astype(int)
+    inside = ((index >= 0) & (index < grid.shape)).all(axis=1)
+    z, y, x = index[inside].T
+    return float(np.count_nonzero(mask_ZYX[z, y, x]) / len(mm_N3))
+
+
+def _seen(now: Lesion, found: Registered, prior: Volume) -> bool:
+    return _holds(prior.grid, found.to_prior(np.array([now.centroid_mm]))[0])
+
+
+def _seen_back(before: Lesion, found: Registered, current: Volume) -> bool:
+    return _holds(current.grid, found.to_current(np.array([before.centroid_mm]))[0])
+
+
+def _holds(grid: Grid, mm: Array) -> bool:
+    index = grid.mm_to_index(mm)
+    return bool(((index >= 0) & (index <= np.array(grid.shape) - 1)).all())
+
+
+def _modality(image: str) -> Modality:
+    return "ct" if image == "ct" else "pet"

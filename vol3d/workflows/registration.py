@@ -1,0 +1,135 @@
+"""Two studies of one patient, brought onto each other by a rigid motion, and the check whether that worked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vol3d.geometry import Grid
+from vol3d.types import Array
+from vol3d.volume import Volume
+
+LEAST_CORRELATION = {"ct": 0.75, "pet": 0.5}
+"""Pearson correlation over the overlapping bodies after registration, CT clipped to -300..300 HU, PET to SUV 0..8."""
+
+LEAST_OVERLAP = 0.25
+"""Share of the smaller body that lies within the other image."""
+
+MOST_ROTATION_DEG = 40.0
+"""A patient who lies the other way round is not aligned by looking for the nearest optimum."""
+
+_RANGE = {"ct": (-300.0, 300.0), "pet": (0.0, 8.0)}
+_BODY = {"ct": -250.0, "pet": 0.2}
+
+
+@dataclass(frozen=True, eq=False)
+class Registered:
+    """A rigid motion from the current study's world to the prior's, RAS+ mm."""
+
+    affine: Array
+    """4x4."""
+    modality: str
+    correlation: float
+    overlap: float
+    rotation_deg: float
+    shift_mm: float
+    """How far the middle of the current body moves."""
+
+    def to_prior(self, mm_N3: Array) -> Array:
+        """World positions of the current study -> of the prior."""
+        return mm_N3 @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def to_current(self, mm_N3: Array) -> Array:
+        """And back."""
+        return (mm_N3 - self.affine[:3, 3]) @ self.affine[:3, :3]
+
+    def fault(self) -> str | None:
+        """Why it is not to be believed; None if it passes."""
+        least = LEAST_CORRELATION[self.modality]
+        if self.overlap < LEAST_OVERLAP:
+            return f"expected an overlap of at least {LEAST_OVERLAP:.0%} of the bodies, found {self.overlap:.0%}"
+        if not self.correlation >= least:  # NaN, too
+            return f"expected a correlation of at least {least}, found {self.correlation:.2f}"
+        if self.rotation_deg > MOST_ROTATION_DEG:
+            return f"expected a rotation of at most {MOST_ROTATION_DEG:.0f} degrees, found {self.rotation_deg:.0f}"
+        return None
+
+
+def register(current: Volume, prior: Volume) -> Registered:
+    """Rigid registration of two volumes of one modality on coarse grids; deterministic, one thread.
+
+    Correlation as metric, gradient descent from aligned centres of mass, on half and then on full resolution.
+    """
+    import SimpleITK as sitk  # noqa: N813
+
+    fixed, moving = (_image(v) for v in (current, prior))
+    start = sitk.CenteredTransformInitializer(
+        fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
+    )
+    method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)
+    method.SetMetricAsCorrelation()
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetOptimizerAsRegularStepGradientDescent(2.0, 1e-3, 150, relaxationFactor=0.6)
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetShrinkFactorsPerLevel([2, 1])
+    method.SetSmoothingSigmasPerLevel([1.0, 0.0])
+    method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOff()
+    method.SetInitialTransform(start, inPlace=False)
+    affine = _affine(method.Execute(fixed, moving))
+    return _judged(affine, current, prior)
+
+
+def _judged(affine: Array, current: Volume, prior: Volume) -> Registered:
+    modality = current.modality
+    low, high = _RANGE[modality]
+    there = Grid(prior.grid.shape, np.linalg.inv(affine) @ prior.grid.affine)  # the prior, moved into the current world
+    moved_ZYX = Volume(np.clip(prior.array_ZYX, low, high), there, prior.modality).resample_to(current.grid).array_ZYX
+    covered_ZYX = there.covers(current.grid)
+    own_ZYX = np.clip(current.array_ZYX, low, high)
+    body_ZYX = current.array_ZYX > _BODY[modality]
+    other_ZYX = moved_ZYX > _BODY[modality]
+    both_ZYX = covered_ZYX & (body_ZYX | other_ZYX)
+    smaller = max(1, min(int(np.count_nonzero(body_ZYX)), _voxels(prior, modality, current.grid)))
+    correlation = float(np.corrcoef(own_ZYX[both_ZYX], moved_ZYX[both_ZYX])[0, 1]) if both_ZYX.sum() > 100 else 0.0
+    middle = current.grid.index_to_mm((np.array(current.grid.shape) - 1) / 2)
+    turn = np.clip((np.trace(affine[:3, :3]) - 1) / 2, -1, 1)
+    return Registered(
+        affine=affine,
+        modality=modality,
+        correlation=correlation,
+        overlap=float(np.count_nonzero(covered_ZYX & body_ZYX) / smaller),
+        rotation_deg=float(np.degrees(np.arccos(turn))),
+        shift_mm=float(np.linalg.norm(affine[:3, :3] @ middle + affine[:3, 3] - middle)),
+    )
+
+
+def _voxels(volume: Volume, modality: str, grid: Grid) -> int:
+    """Of the body, counted in voxels of `grid`."""
+    return int(np.count_nonzero(volume.array_ZYX > _BODY[modality]) * volume.grid.voxel_ml / grid.voxel_ml)
+
+
+def _image(volume: Volume):  # type: ignore[no-untyped-def]
+    import SimpleITK as sitk  # noqa: N813
+
+    low, high = _RANGE[volume.modality]
+    image = sitk.GetImageFromArray((np.clip(volume.array_ZYX, low, high) - low).astype(np.float32))
+    affine = volume.grid.affine_xyz  # ITK's physical space is only a name here: both use RAS
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+    return image
+
+
+def _affine(transform) -> Array:  # type: ignore[no-untyped-def]
+    """4x4, found by where the transform takes four points: it may be a composite."""
+    origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+    affine = np.eye(4)
+    affine[:3, 3] = origin
+    for axis in range(3):
+        point = [0.0, 0.0, 0.0]
+        point[axis] = 1.0
+        affine[:3, axis] = np.array(transform.TransformPoint(point)) - origin
+    return affine

@@ -1,0 +1,207 @@
+"""`vol3d report`: raw studies -> a report by organ whose every sentence points at a mask or at a checked absence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from preprocessing.manifest import Row
+from vol3d.cache import Entry
+from vol3d.checkpoint import Checkpoint, load_checkpoint
+from vol3d.errors import ConfigError
+from vol3d.export.report_text import report_text
+from vol3d.files import write_whole
+from vol3d.workflows.asking import Asker
+from vol3d.workflows.change import ChangeError, Prior, StudyLesions, compare, read_references, write_reference
+from vol3d.workflows.drafts import Context, Writer
+from vol3d.workflows.evidence import UNITS, Evidence, Evidences
+from vol3d.workflows.ground import IMPRESSION, Grounded, ground
+from vol3d.workflows.inputs import studies_in
+from vol3d.workflows.known import Known
+from vol3d.workflows.lesions import Lesions
+from vol3d.workflows.prior import open_prior
+from vol3d.workflows.records import RECORD, text_of_report
+from vol3d.workflows.studies import BatchSummary, each_study, record_of
+from vol3d.workflows.technique import technique
+from vol3d.workflows.template_writer import TemplateWriter, impression_of, title
+
+
+def report(
+    checkpoint_path: Path,
+    source: Path,
+    out: Path,
+    *,
+    context: Context | None = None,
+    prior: Path | None = None,
+    keep_all: bool = False,
+    beams: int = 1,
+    device: str = "cpu",
+    assume_hu: bool = False,
+    show_progress: bool = True,
+) -> BatchSummary:
+    """Reports on every study; a study that cannot be read is reported and the rest goes on.
+
+    Args:
+        checkpoint_path: a run folder or an exported model folder.
+        source: a study folder or a manifest.
+        out: ``<study>/report.json``, ``<study>/report.txt`` and the masks in ``<study>/report/``.
+        context: what is known besides the image.
+        prior: an earlier study of the same patient, or the ``report.json`` of one.
+        keep_all: print unsupported sentences too, marked.
+        beams: hypotheses of the language decoder; 1 is greedy.
+        device: where the model runs.
+        assume_hu: accept a CT that looks windowed or rescaled twice; recorded in the output.
+        show_progress: show a progress bar.
+
+    Raises:
+        CheckpointError, ManifestError, ConfigError: nothing can be done at all.
+    """
+    checkpoint = load_checkpoint(checkpoint_path, device)
+    reporter = Reporter(checkpoint, device, beams=beams)
+    context = context or Context()
+    before = None
+    if prior is not None:
+        if len(studies_in(source)) != 1:
+            raise ConfigError(f"expected one study with --prior, found {len(studies_in(source))} in {source}")
+        before = open_prior(prior, reporter.evidences, checkpoint, assume_hu=assume_hu)
+        context = replace(context, prior_report=text_of_report(prior))
+
+    def answer(entry: Entry, row: Row) -> None:
+        reporter.write(entry, row, out / row.study_id, context, prior=before, keep_all=keep_all)
+
+    return each_study(source, checkpoint, answer, name="report", assume_hu=assume_hu, show_progress=show_progress)
+
+
+class Reporter:
+    """A checkpoint ready to report.
+
+    Args:
+        checkpoint: on `device`.
+        device: where it is.
+        writer: who drafts; by default the checkpoint's decoder, else templates.
+        beams: of the decoder.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str, writer: Writer | None = None, beams: int = 1) -> None:
+        self.checkpoint, self.known = checkpoint, Known.of(checkpoint)
+        self.evidences = Evidences(Asker(checkpoint, device), checkpoint.calibration)
+        self.writer = writer or TemplateWriter(self.known, self.evidences)
+
+    def write(
+        self,
+        entry: Entry,
+        row: Row,
+        folder: Path,
+        context: Context,
+        *,
+        prior: Prior | None = None,
+        keep_all: bool = False,
+    ) -> dict[str, Any]:
+        """Writes one study's report, its masks and its record, which is also returned.
+
+        Raises:
+            ChangeError: there is a prior study and it cannot be compared; all else has been written.
+        """
+        evidence = self.evidences.of(entry)
+        evidence.ask([*(t.phrase for t in self.known.plain), *self.known.sites.values()])
+        drafts = self.writer.write_report(entry, context)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)  # its masks are about to be replaced
+        lesions = Lesions(evidence, folder, {"ct": _template(row.ct), "pet": _template(row.pet)})
+        told = ground(drafts, evidence, self.known, lesions)
+        told = _with_impression(told, evidence, self.known, lesions)
+        for thing in self.known.plain:  # what was found and not told is kept: a later study is compared with it
+            for part in evidence.parts(thing.phrase, thing.side):
+                lesions.lesion(lesions.number_of(part))
+        write_reference(entry, folder)
+        mentioned = {lesion.id for g in told if g.status == "supported" for lesion in g.lesions}
+        record: dict[str, Any] = {
+            **record_of(entry, self.checkpoint, lesions.series),
+            "writer": type(self.writer).__name__,
+            "images": list(entry.images),
+            "context": {k: v for k, v in asdict(context).items() if v and k != "prior_report"},
+            "technique": technique(entry, row),
+            "sentences": [_sentence(g) for g in told],
+            "lesions": [{**f.record(), "mentioned": f.id in mentioned} for f in lesions.exported()],
+            "units": UNITS,
+            "change": None,
+            "not_assessed": _not_assessed(told, evidence, self.known),
+        }
+        refused = ""
+        if prior is not None:
+            try:
+                now = StudyLesions(entry.study_id, folder, lesions.exported(), read_references(folder))
+                record["change"] = compare(now, prior.of(lesions))
+            except ChangeError as error:
+                refused = str(error)
+                record["change"] = {"statement": f"No comparison with the prior study: {refused}", "lesions": []}
+        write_whole(folder / "report.txt", report_text(record, keep_all))
+        write_whole(folder / RECORD, json.dumps(record, indent=1))
+        if refused:
+            raise ChangeError(f"the report is written without a comparison with the prior study: {refused}")
+        return record
+
+
+def _template(path: Path | None) -> Path | None:
+    return path if path is not None and path.is_file() else None
+
+
+def _with_impression(told: list[Grounded], evidence: Evidence, known: Known, lesions: Lesions) -> list[Grounded]:
+    """An impression by rule where the writer's has nothing that holds."""
+    supported = [g for g in told if g.status == "supported"]
+    if any(g.draft.section == IMPRESSION for g in supported):
+        return told
+    with_pet = "pet" in evidence.entry.images
+    drafts = [impression_of(g.phrases[0], with_pet) for g in supported if g.lesions and len(g.phrases) == 1]
+    return told + ground(drafts, evidence, known, lesions)
+
+
+def _sentence(grounded: Grounded) -> dict[str, Any]:
+    draft = grounded.draft
+    files = [lesion.file for lesion in grounded.lesions]
+    return {
+        "text": grounded.text,
+        "template": draft.sentence,
+        "section": draft.section,
+        "organ": grounded.organs[0] if grounded.organs else None,
+        "phrase": grounded.phrases[0] if grounded.phrases else None,
+        "phrases": list(grounded.phrases),
+        "status": grounded.status,
+        "reason": grounded.reason,
+        "probability": grounded.probability,
+        "log_probability": draft.log_probability,
+        "file": files[0] if files else None,
+        "lesions": [lesion.id for lesion in grounded.lesions],
+        "measurements": [
+            {"file": f.file, "pet_file": f.pet_file, **asdict(f.measurement)} for f in grounded.lesions
+        ],
+    }  # fmt: skip
+
+
+def _not_assessed(told: Sequence[Grounded], evidence: Evidence, known: Known) -> list[str]:
+    """What the report cannot say anything of, in plain words."""
+    out = []
+    seen = [p for p in known.sites.values() if evidence.likely(p)]
+    unseen = [p for p in known.sites.values() if p not in seen]
+    if unseen:
+        out.append(f"Not seen, out of the field of view or removed: {', '.join(unseen)}.")
+    cut = [p for p in seen if evidence.cut_by_view(p)]
+    if cut:
+        out.append(f"Reaching an end of the field of view: {', '.join(cut)}.")
+    supported = {g.draft.section for g in told if g.status == "supported"}
+    dropped = dict.fromkeys(
+        g.draft.section for g in told if g.draft.section not in supported and g.draft.section != IMPRESSION
+    )
+    if dropped:
+        out.append(f"Nothing that was written could be confirmed: {', '.join(dropped)}.")
+    organs = {t.organ for t in known.plain if t.organ}
+    if known.things and organs:
+        out.append(f"Nothing was looked for but in: {', '.join(sorted(title(o) for o in organs))}.")
+    if "pet" not in evidence.entry.images:
+        out.append("No PET: uptake was not measured.")
+    elif "ct" not in evidence.entry.images:
+        out.append("No CT: sizes are measured on the PET.")
+    return out

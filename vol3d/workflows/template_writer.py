@@ -1,0 +1,137 @@
+"""The writer of a checkpoint without a language decoder: template sentences about the phrases it was trained on.
+
+What is found is told with slots for its numbers; a place in view in which nothing is found is told as an absence; a
+structure that is not seen is told to be out of view. All of it is checked again like any other writer's sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vol3d.cache import Entry
+from vol3d.text.organs import SIDES
+from vol3d.text.statements import SideWord
+from vol3d.workflows.drafts import Context, Draft
+from vol3d.workflows.evidence import SAME_THING, Evidence, Evidences, Part, shared_voxels
+from vol3d.workflows.ground import IMPRESSION
+from vol3d.workflows.known import WITNESSES, Known, Thing
+
+_TITLES = {"lung": "lungs", "kidney": "kidneys", "bone": "bones", "soft_tissue": "soft tissues", "adrenal": "adrenals"}
+
+
+@dataclass(frozen=True)
+class _Found:
+    thing: Thing
+    part: Part
+
+
+class TemplateWriter:
+    """A `Writer` by rule.
+
+    Args:
+        known: what the checkpoint can be asked for.
+        evidences: shared with those who check the sentences, so that nothing is asked twice.
+    """
+
+    def __init__(self, known: Known, evidences: Evidences) -> None:
+        self.known, self._evidences = known, evidences
+
+    def write_report(self, entry: Entry, context: Context) -> list[Draft]:
+        """Organ by organ, then the impression; organs alone where the checkpoint knows no findings."""
+        known, evidence = self.known, self._evidences.of(entry)
+        evidence.ask([*(t.phrase for t in known.plain), *known.sites.values()])
+        if not known.plain:
+            return [self._structure(site, entry) for site in known.sites.values() if evidence.present(site)]
+        found = self._found(evidence)
+        organs = sorted({t.organ for t in known.plain}, key=_order)
+        drafts: list[Draft] = []
+        for organ in organs:
+            here = [f for f in found if f.thing.organ == organ]
+            drafts += [self._told(f.thing, entry, title(organ)) for f in here]
+            if organ is not None or len(organs) == 1:
+                drafts += self._rest(organ, {f.thing.side for f in here}, evidence)
+        return drafts + self._impression(found, entry)
+
+    def write_answer(self, entry: Entry, question: str, context: Context) -> str:
+        """Nothing: what rules and measurement can answer is answered without a writer (`vol3d.workflows.answer`)."""
+        return ""
+
+    def _found(self, evidence: Evidence) -> list[_Found]:
+        """Every thing once, under its most specific phrase."""
+        out: list[_Found] = []
+        for thing in self.known.plain:
+            for part in evidence.parts(thing.phrase, thing.side):
+                if all(shared_voxels(part, f.part) < SAME_THING * min(part.voxels, f.part.voxels) for f in out):
+                    out.append(_Found(thing, part))
+        return out
+
+    def _told(self, thing: Thing, entry: Entry, section: str) -> Draft:
+        series = "ct" if "ct" in entry.images else "pet"
+        uptake = ", SUVmax <suv_max_1>" if "pet" in entry.images else ""
+        sentence = (
+            f"{_capital(thing.phrase)}, longest diameter <size_1>, volume <volume_1>{uptake} "
+            f"(largest on {series} slice <slice_1>, z = <z_1>)."
+        )
+        return Draft(section, sentence, claim="present", phrases=(thing.phrase,))
+
+    def _structure(self, site: str, entry: Entry) -> Draft:
+        series = "ct" if "ct" in entry.images else "pet"
+        sentence = f"{_capital(site)}: volume <volume_1> ({series} slices <slice_1>)."
+        return Draft("structures", sentence, claim="present", phrases=(site,))
+
+    def _rest(self, organ: str | None, told: set[str | None], evidence: Evidence) -> list[Draft]:
+        """What of an organ holds nothing, and what of it is out of view; side by side where phrases name sides."""
+        things = [t for t in self.known.plain if t.organ == organ]
+        sides = [s for s in SIDES if any(t.side == s for t in things)]
+        whole = [t for t in things if t.side not in SIDES]
+        section, organs = title(organ), () if organ is None else (organ,)
+        drafts: list[Draft] = []
+        clear: list[tuple[str, ...]] = []
+        groups: list[SideWord] = [*sides] or [None]
+        for side in groups:
+            mine = tuple(t.phrase for t in things if t.side == side) or tuple(t.phrase for t in whole)
+            places = self.known.places(mine[0], organs, side)
+            unseen = [p for p in places or [] if not evidence.likely(p)]
+            if unseen:
+                drafts += [
+                    Draft(section, f"{_capital(p)} not in the field of view.", claim="outside", phrases=(p,))
+                    for p in unseen
+                ]
+            elif side not in told and not (None in told or "bilateral" in told):
+                clear.append(mine)
+        if clear:
+            phrases = tuple(p for group in clear for p in group)
+            words = [t.phrase for t in whole[:1]] if len(clear) == len(sides) and whole else list(phrases)
+            imaged = "" if self.known.places(words[0], organs, None) else " in the imaged region"
+            sentence = f"{', no '.join(f'{w}' for w in words)}{imaged}."
+            drafts.insert(0, Draft(section, f"No {sentence}", claim="absent", phrases=phrases))
+        return drafts
+
+    def _impression(self, found: Sequence[_Found], entry: Entry) -> list[Draft]:
+        if not found:
+            sentence = "None of the findings that are looked for is seen in the imaged region."
+            return [Draft(IMPRESSION, sentence, claim="absent", phrases=tuple(t.phrase for t in self.known.plain))]
+        return [
+            impression_of(f.thing.phrase, "pet" in entry.images) for f in sorted(found, key=lambda f: -f.part.voxels)
+        ]
+
+
+def impression_of(phrase: str, with_pet: bool) -> Draft:
+    """One line of an impression about one thing."""
+    uptake = ", SUVmax <suv_max_1>" if with_pet else ""
+    return Draft(IMPRESSION, f"{_capital(phrase)}, <size_1>{uptake}.", claim="present", phrases=(phrase,))
+
+
+def title(organ: str | None) -> str:
+    """The section of an organ of vocabulary/places.yaml."""
+    return "other" if organ is None else _TITLES.get(organ, organ.replace("_", " "))
+
+
+def _order(organ: str | None) -> tuple[int, str]:
+    names = list(WITNESSES)
+    return (names.index(organ) if organ in names else len(names), organ or "~")
+
+
+def _capital(phrase: str) -> str:
+    return phrase[:1].upper() + phrase[1:]
