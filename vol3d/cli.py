@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from vol3d import script_output
+from vol3d.cli_tools import register
 from vol3d.errors import ConfigError, Vol3dError
 
 app = typer.Typer(
@@ -18,8 +21,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="3D vision-language pipeline for CT and PET/CT. Every command: vol3d COMMAND --help.",
+    help="3D vision-language pipeline for CT and PET/CT. Every command: vol3d COMMAND --help. Every command takes "
+    "--quiet (nothing but errors) and --json (standard output is one JSON object).",
 )
+register(app)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Input = Annotated[Path, typer.Argument(metavar="INPUT", help="Study folder (NIfTI or DICOM) or manifest.jsonl.")]
@@ -29,6 +34,13 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 def main(args: list[str] | None = None) -> None:
     """Runs a command; exits 0 only if all that was asked was done."""
+    rest, output = script_output.taken_out(sys.argv[1:] if args is None else args)
+    _set_up_logging()
+    with script_output.scripted(output, " ".join(rest[:2] if rest[:1] == ["config"] else rest[:1])):
+        _run(rest)
+
+
+def _set_up_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("vol3d").setLevel(logging.INFO)
     for noisy in (
@@ -45,12 +57,18 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("retrying").setLevel(logging.ERROR)  # dicomweb-client's: a traceback for each failed request
     for telltale in ("pydicom", "highdicom"):  # quote invalid values, names of patients among them
         logging.getLogger(telltale).setLevel(logging.CRITICAL)
+
+
+def _run(args: list[str]) -> None:
+    """Turns what a user can cause into a message and an exit status."""
     try:
         app(args)
     except Vol3dError as error:
+        script_output.failed(str(error))
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None
     except OSError as error:  # a folder that cannot be written, a disk that is full
+        script_output.failed(str(error))
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
@@ -82,7 +100,7 @@ def preprocess(
     manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="manifest.jsonl, or a folder with --source.")],
     config: Annotated[Path, typer.Option("--config", help="Recipe, or a training config that names one.")],
     out: Annotated[Path, typer.Option("--out", metavar="CACHE", help="Cache folder; made, or resumed.")],
-    source: Annotated[str | None, typer.Option(help="Dataset layout of a folder: sts or dicom_tree.")] = None,
+    source: Annotated[str | None, typer.Option(help="Dataset layout of a folder; vol3d sources lists them.")] = None,
     rules: Annotated[Path | None, typer.Option(metavar="FILE", help="Rules of the intake, for dicom_tree.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     shard: Annotated[str, typer.Option(metavar="I/N", help="Only every N-th study, from the I-th.")] = "1/1",
@@ -99,6 +117,7 @@ def preprocess(
     summary = prepare(
         manifest, config, out, source=source, rules=rules, workers=workers, shard=_shard(shard), assume_hu=assume_hu
     )
+    script_output.facts(built=summary.built, kept=summary.kept, cache=out)
     typer.echo(f"{len(summary.built)} built, {len(summary.kept)} kept, {len(summary.quarantined)} quarantined: {out}")
     _fail_with(summary.quarantined, "quarantined")
 
@@ -222,6 +241,38 @@ def findings(
 
 
 @app.command()
+def report(
+    checkpoint: CheckpointPath,
+    source: Input,
+    out: Out,
+    indication: Annotated[str | None, typer.Option(help="Why the study was made.")] = None,
+    comparison: Annotated[str | None, typer.Option(help="Which earlier studies there are.")] = None,
+    prior: Annotated[
+        Path | None, typer.Option(metavar="STUDY|FILE", help="Prior study's folder, or its report.json.")
+    ] = None,
+    keep_all: Annotated[bool, typer.Option("--all", help="Print unsupported sentences too, marked.")] = False,
+    beam: Annotated[int, typer.Option(min=1, help="Hypotheses of the language decoder; 1 is greedy.")] = 1,
+    device: Device = "auto",
+    assume_hu: Annotated[
+        bool, typer.Option("--assume-hu", help="Trust that a suspicious CT holds HU; recorded.")
+    ] = False,
+) -> None:
+    """Write a report: every sentence with its mask or its checked absence, every number measured.
+
+    Example: vol3d report out/run study/ --indication "Staging." --prior out/reports/before/report.json --out out/reports
+    """
+    from vol3d.workflows.drafts import Context
+    from vol3d.workflows.report import report as run_report
+
+    summary = run_report(
+        checkpoint, source, out, context=Context(indication=indication, comparison=comparison), prior=prior,
+        keep_all=keep_all, beams=beam, device=_device(device), assume_hu=assume_hu,
+    )  # fmt: skip
+    typer.echo(f"{len(summary.done)} studies written to {out}")
+    _fail_with(summary.failed, "failed")
+
+
+@app.command()
 def send(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with DICOM files, at any depth.")],
     to: Annotated[str, typer.Option("--to", metavar="URL", help="dicom[s]://AET@host:port or https://host/dicom-web.")],
@@ -300,9 +351,12 @@ def evaluate(
 @app.command()
 def export(
     kind: Annotated[
-        Literal["nifti", "dicom-seg", "dicom-sr", "dicom-rtstruct", "report", "mesh"], typer.Argument(metavar="KIND")
+        Literal["nifti", "dicom-seg", "dicom-sr", "dicom-rtstruct", "report", "mesh", "nnunet"],
+        typer.Argument(metavar="KIND"),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A study's folder, as `vol3d segment` writes it.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A study's folder, as `vol3d segment` writes it; for nnunet a cache.")
+    ],
     source: Annotated[Path | None, typer.Option(help="DICOM series that was segmented; all DICOM needs it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; DIR/dicom or DIR/mesh by default.")] = None,
     labelmap: Annotated[bool, typer.Option("--labelmap", help="SEG as LABELMAP where no masks overlap.")] = False,
@@ -310,13 +364,20 @@ def export(
     text: Annotated[Path | None, typer.Option(metavar="FILE", help="Report; DIR/report.txt by default.")] = None,
     pdf: Annotated[bool, typer.Option("--pdf", help="Report as encapsulated PDF, not as text SR.")] = False,
     space: Annotated[Literal["LPS", "RAS"], typer.Option(help="Coordinates of a mesh.")] = "LPS",
+    label: Annotated[list[str] | None, typer.Option(help="nnunet: a class to export; repeat; all by default.")] = None,
+    image: Annotated[list[str] | None, typer.Option(help="nnunet: a channel, ct or pet; repeat.")] = None,
+    complete: Annotated[bool, typer.Option("--complete", help="nnunet: only studies that state every class.")] = False,
 ) -> None:
-    """Write masks, measurements or a report for a PACS or viewer.
+    """Write masks, measurements or a report for a PACS or viewer; or a cache as an nnU-Net raw data set.
 
-    KIND: nifti (one label map), dicom-seg, dicom-sr (measurements, and their SEG), dicom-rtstruct, report, mesh (STL).
+    KIND: nifti (one label map), dicom-seg, dicom-sr (measurements, and their SEG), dicom-rtstruct, report, mesh (STL),
+    nnunet (images and masks of a cache).
 
     Example: vol3d export dicom-seg out/masks/study-1 --source study-1/ct
     """
+    if kind == "nnunet":
+        _export_nnunet(folder, out, label or [], image or [], complete)
+        return
     from vol3d.workflows.export import export as run_export
 
     done = run_export(kind, folder, source=source, out=out, labelmap=labelmap, pet=pet, text=text, pdf=pdf, space=space)
@@ -335,6 +396,18 @@ def demo(out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = 
     from vol3d.workflows.demo import run_demo
 
     run_demo(out, echo=typer.echo)
+
+
+def _export_nnunet(cache: Path, out: Path | None, labels: list[str], images: Sequence[str], complete: bool) -> None:
+    from vol3d.export.nnunet import export_nnunet
+
+    if out is None:
+        raise ConfigError("expected --out with the folder to write, like $nnUNet_raw/Dataset501_Name")
+    done = export_nnunet(cache, out, classes=labels, images=images, complete=complete)
+    script_output.facts(train=done.train, test=done.test, labels=done.labels, left_out=done.left_out)
+    for note in done.notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(f"{len(done.train)} training and {len(done.test)} test cases, {len(done.labels) - 1} classes: {out}")
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -371,6 +444,7 @@ def _device(name: str) -> str:
 
 
 def _fail_with(reasons: dict[str, Any], word: str) -> None:
+    script_output.facts(**{word: reasons})
     if reasons:
         for study, reason in reasons.items():
             typer.echo(f"{word}: {study}: {reason}", err=True)

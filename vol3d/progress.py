@@ -24,7 +24,7 @@ def progress(title: str, total: int, unit: str, start: int = 0, enabled: bool = 
     """Yields `advance`; `start` are done already and count neither towards the rate nor the ETA."""
     console = Console(stderr=True)
     began, done = time.monotonic(), start
-    if not enabled:
+    if not (enabled and log.isEnabledFor(logging.WARNING)):  # --quiet leaves errors alone
         yield lambda n=1, note="": None
         return
     if console.is_terminal:

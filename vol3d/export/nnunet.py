@@ -151,6 +151,8 @@ def _classes(entries: Iterable[Entry], wanted: Sequence[str]) -> list[str]:
 
 
 def _images(entries: Sequence[Entry], wanted: Sequence[str]) -> tuple[str, ...]:
+    if unknown := [image for image in wanted if image not in _CHANNEL]:
+        raise ConfigError(f"expected --image ct or --image pet, found {unknown[0]!r}")
     if wanted:
         return tuple(dict.fromkeys(wanted))
     kinds = Counter(entry.images for entry in entries)
