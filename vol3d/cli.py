@@ -13,7 +13,7 @@ import typer
 
 from vol3d import script_output
 from vol3d.cli_tools import register
-from vol3d.errors import ConfigError, Vol3dError
+from vol3d.errors import ConfigError, StoppedError, Vol3dError
 
 app = typer.Typer(
     add_completion=True,
@@ -66,7 +66,11 @@ def _run(args: list[str]) -> None:
     except Vol3dError as error:
         script_output.failed(str(error))
         typer.echo(f"error: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+        raise SystemExit(1) from None
+    except StoppedError as stop:
+        script_output.failed(str(stop))
+        typer.echo(str(stop), err=True)
+        raise SystemExit(stop.exit_code) from None
     except OSError as error:  # a folder that cannot be written, a disk that is full
         script_output.failed(str(error))
         typer.echo(f"error: {error}", err=True)
@@ -259,7 +263,7 @@ def report(
 ) -> None:
     """Write a report: every sentence with its mask or its checked absence, every number measured.
 
-    Example: vol3d report out/run study/ --indication "Staging." --prior out/reports/before/report.json --out out/reports
+    Example: vol3d report out/run study/ --indication "Staging." --prior out/old/study/report.json --out out/reports
     """
     from vol3d.workflows.drafts import Context
     from vol3d.workflows.report import report as run_report
