@@ -5,9 +5,7 @@ A `Vol3dError` is the user's or the data's fault and is shown without a tracebac
 
 
 class Vol3dError(ValueError):
-    """Base of every error a user can cause; the command line prints it as one message and exits with `exit_code`."""
-
-    exit_code = 1
+    """Base of every error a user can cause; the command line prints it as one message and exits with 1."""
 
 
 class ConfigError(Vol3dError):
@@ -66,7 +64,10 @@ class RankError(Vol3dError):
     """Another process of the same run is gone."""
 
 
-class StoppedError(Vol3dError):
-    """A signal asked the process to end before its work was done; the same command goes on from there."""
+class StoppedError(BaseException):
+    """A signal asked the process to end before its work was done; the same command goes on from there.
+
+    Like KeyboardInterrupt it is no Exception: whoever goes on after the fault of one study must not go on after this.
+    """
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again

@@ -12,7 +12,7 @@ import numpy as np
 from vol3d.cache import Cache, MaskRecord
 from vol3d.cache_write import EntryData, create_cache, write_entry
 from vol3d.config import from_tree
-from vol3d.errors import Vol3dError
+from vol3d.errors import StoppedError
 from vol3d.geometry import Grid
 from vol3d.train import loop
 from vol3d.train.engine import Engine
@@ -138,9 +138,9 @@ def main(cache_root, out, killed, *settings):
     logging.basicConfig(level=logging.INFO)
     try:
         loop.train(config(**train, data=data), Path(cache_root), Path(out), resume="auto")
-    except Vol3dError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    except StoppedError as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_code)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from preprocessing.transforms import PreprocessConfig
 from vol3d.config import load_yaml
 from vol3d.errors import ConfigError
 from vol3d.files import write_whole
+from vol3d.train import stop
 
 
 def load_recipe(path: Path) -> PreprocessConfig:
@@ -51,6 +52,7 @@ def intake(folder: Path, out: Path, *, rules: Path | None = None, workers: int =
     return take_in(Path(folder), Path(out), config, workers=workers)
 
 
+@stop.listening()
 def prepare(
     manifest: Path,
     config: Path,
@@ -69,6 +71,7 @@ def prepare(
 
     Raises:
         ConfigError, ManifestError, FingerprintError: nothing can be done at all.
+        StoppedError: SIGTERM or SIGUSR1 came; the same call goes on.
     """
     recipe = load_recipe(config)
     if rules is not None and source != "dicom_tree":
