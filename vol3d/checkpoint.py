@@ -24,7 +24,9 @@ from vol3d.config import from_tree, to_tree
 from vol3d.data.channels import ChannelConfig
 from vol3d.errors import CheckpointError, ConfigError
 from vol3d.files import sha256_of, sync
+from vol3d.metrics.operating import OperatingPoint
 from vol3d.model.vlm import CONFIG, WEIGHTS, VisionLanguageModel
+from vol3d.text.prompts import FindingPrompts
 from vol3d.types import Zyx
 
 SCHEMA = 1
@@ -49,12 +51,42 @@ class Calibration:
 
     def probability(self, logit: float) -> float:
         """That a phrase is present, in 0..1."""
-        return 1 / (1 + math.exp(-min(max(self.scale * logit + self.bias, -700.0), 700.0)))
+        return _probability(self.scale * logit + self.bias)
 
     @property
     def mask_level(self) -> int:
         """The lowest uint8 probability (255 is 1) that belongs to a mask."""
         return max(1, math.ceil(self.mask_threshold * 255))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindingCalibration:
+    """How the answers to a finding's wordings become one probability and a decision, fitted on validation only."""
+
+    scale: float
+    """The score, the mean presence logit of the wordings, is multiplied by this (Platt)."""
+    bias: float
+    """And then this is added."""
+    points: dict[str, OperatingPoint]
+    """By criterion: ``youden``, ``f1``, ``sensitivity`` and ``specificity`` (each of at least 0.9)."""
+    prompts: FindingPrompts | None = None
+    """The wordings it holds for; None: of all findings together."""
+
+    def probability(self, score: float) -> float:
+        """That the finding is present, in 0..1."""
+        return _probability(self.scale * score + self.bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What the validation studies' labels taught about findings."""
+
+    by_name: dict[str, FindingCalibration] = field(default_factory=dict)
+    """Those with enough labelled studies of both kinds."""
+    general: FindingCalibration | None = None
+    """Of all labelled findings together, for those that are not in `by_name`."""
+    negative_weight: float = 0.0
+    """How much the mean logit of the negative wordings is subtracted; 0 where the model does not hear a "no"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +127,8 @@ class Checkpoint:
     predict: PredictConfig = field(default_factory=PredictConfig)
     provenance: dict[str, Any] = field(default_factory=dict)
     """Seed, step, config digest, data fingerprint, metrics; `save_checkpoint` adds version and weights_sha256."""
+    findings: Findings | None = None
+    """None: validated before there were findings, or on studies without labels."""
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -112,6 +146,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             "recipe": checkpoint.recipe,
             "recipe_digest": checkpoint.recipe_digest,
             "calibration": asdict(checkpoint.calibration),
+            "findings": to_tree(checkpoint.findings) if checkpoint.findings else None,
             "predict": asdict(checkpoint.predict),
             "provenance": {**checkpoint.provenance, **own},
         }
@@ -149,14 +184,16 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
         channels = from_tree(ChannelConfig, record["channels"], f"{folder / RECORD}: channels")
         calibration = from_tree(Calibration, record["calibration"], f"{folder / RECORD}: calibration")
         predict = from_tree(PredictConfig, record["predict"], f"{folder / RECORD}: predict")
+        stored = record.get("findings")
+        findings = from_tree(Findings, stored, f"{folder / RECORD}: findings") if stored else None
         z, y, x = record["patch_size"]
         recipe, digest = record["recipe"], record["recipe_digest"]
     except (ConfigError, KeyError) as error:
         raise CheckpointError(
             f"{folder / RECORD}: {error}; it was written by vol3d {provenance.get('vol3d')}"
         ) from None
-    model = VisionLanguageModel.from_pretrained(folder)
-    return Checkpoint(model.to(device).eval(), channels, (z, y, x), recipe, digest, calibration, predict, provenance)
+    model = VisionLanguageModel.from_pretrained(folder).to(device).eval()
+    return Checkpoint(model, channels, (z, y, x), recipe, digest, calibration, predict, provenance, findings)
 
 
 def find_model_folder(path: Path) -> Path:
@@ -213,6 +250,10 @@ def replace_folder(temporary: Path, final: Path) -> None:
     temporary.rename(final)
     sync(final.parent)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _probability(logit: float) -> float:
+    return 1 / (1 + math.exp(-min(max(logit, -700.0), 700.0)))
 
 
 def _aside(folder: Path) -> Path:

@@ -338,15 +338,16 @@ def evaluate(
     cache: Annotated[Path, typer.Argument(metavar="CACHE", help="Cache with truth.")],
     out: Out,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which studies.")] = "test",
+    samples: Annotated[int, typer.Option(min=1, help="Bootstrap draws of the intervals.")] = 1000,
     device: Device = "auto",
 ) -> None:
-    """Score a checkpoint: metrics.csv (a row a phrase), metrics.json (with intervals), plots.
+    """Score a checkpoint: metrics.csv (a row a phrase), findings.csv, metrics.json (with intervals), plots.
 
     Example: vol3d evaluate out/run out/cache --split test --out out/eval
     """
     from vol3d.workflows.evaluate import evaluate as run_evaluate
 
-    summary = run_evaluate(checkpoint, cache, out, split=split, device=_device(device))
+    summary = run_evaluate(checkpoint, cache, out, split=split, samples=samples, device=_device(device))
     for name, value in summary["headline"].items():
         typer.echo(f"{name:32s} {value}")
     typer.echo(f"written to {out}")

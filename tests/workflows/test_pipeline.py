@@ -87,7 +87,7 @@ def test_one_bad_study_does_not_stop_a_batch(vol3d, tiny, tmp_path, capsys):
 
 
 def test_evaluation_writes_a_row_a_phrase(vol3d, tiny, tmp_path):
-    assert vol3d("evaluate", tiny.run, tiny.cache, "--split", "val", "--out", tmp_path) == 0
+    assert vol3d("evaluate", tiny.run, tiny.cache, "--split", "val", "--samples", "50", "--out", tmp_path) == 0
     summary = json.loads((tmp_path / "metrics.json").read_text())
     table = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     entries = [Cache(tiny.cache).entry(s) for s in Cache(tiny.cache).select("val")]

@@ -6,11 +6,12 @@ import pytest
 from vol3d.cache import Cache, Entry, MaskRecord
 from vol3d.cache_write import EntryData, create_cache, write_entry
 from vol3d.checkpoint import Calibration
+from vol3d.errors import ConfigError
 from vol3d.geometry import Grid
 from vol3d.volume import Volume
 from vol3d.workflows.calibrate import calibrate
 from vol3d.workflows.evaluate import summarise
-from vol3d.workflows.scoring import ask_study, probes_of, score_probe, truth_of
+from vol3d.workflows.scoring import Said, ask_study, probes_of, score_probe, study_answers, truth_of
 
 GRID = Grid.from_spacing((10, 12, 20), (2.0, 2.0, 2.0), (-19.0, 0.0, 0.0))  # x from -19 to 19 mm: the midline is at 0
 LEFT, RIGHT = (slice(2, 6), slice(2, 8), slice(2, 6)), (slice(2, 6), slice(2, 8), slice(14, 18))
@@ -146,11 +147,37 @@ def test_calibration_is_fitted_on_what_it_is_shown(entry):
         left_kidney=(mask_of(LEFT), -1.0), right_kidney=(mask_of(RIGHT), -1.5), left_lesion=(mask_of(), -2.0),
         right_lesion=(mask_of(), -6.0),
     )  # fmt: skip
-    calibration, chosen_by = calibrate(ask, [entry] * 5)
-    assert chosen_by["probes"] == 20
-    assert chosen_by["present"] == 15
+    entry.attributes["split"] = "val"
+    learnt = calibrate(ask, [entry] * 5)
+    assert learnt.chosen_by["probes"] == 20
+    assert learnt.chosen_by["present"] == 15
+    calibration = learnt.calibration
     assert calibration.probability(-2.0) >= calibration.presence_threshold > calibration.probability(-6.0)
-    assert calibrate(ask, [])[0] == Calibration()
+    assert learnt.findings is None  # no labels
+    assert calibrate(ask, []).calibration == Calibration()
+
+
+def test_nothing_is_chosen_on_test_studies(entry):
+    def ask(entry, phrases):
+        raise AssertionError("a test study was asked")
+
+    with pytest.raises(ConfigError, match="split 'test' \\(s, "):
+        calibrate(ask, [entry])
+
+
+def test_one_pass_answers_probes_and_further_phrases(entry):
+    asked = []
+
+    def ask(entry, phrases):
+        asked.append(phrases)
+        return answers(left_kidney=(mask_of(LEFT), 2.0), tumour=(mask_of(RIGHT) * 0, 1.0))(entry, phrases)
+
+    (study,) = study_answers(ask, [entry], lambda e: ["tumour", "left kidney"])
+    assert asked == [["left kidney", "right kidney", "left lesion", "right lesion", "tumour"]]
+    assert [a.probe.phrase for a in study.answers] == asked[0][:4]
+    assert study.said == {"tumour": Said(1.0, 0), "left kidney": Said(2.0, 255)}
+    assert study.said["left kidney"].present(Calibration())
+    assert not study.said["tumour"].present(Calibration())  # likely, but nowhere
 
 
 def test_a_phrase_of_two_masks_is_one_question_about_both(entry):

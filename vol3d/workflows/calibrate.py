@@ -3,47 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from vol3d.cache import Entry
-from vol3d.checkpoint import Calibration
+from vol3d.checkpoint import Calibration, Findings
 from vol3d.metrics.findings import choose_threshold, fit_platt
 from vol3d.metrics.segmentation import dice
-from vol3d.workflows.scoring import Ask, answers, truth_of
+from vol3d.workflows.finding_scores import fit_findings, labelled, labels_of, phrases_of, refuse_test
+from vol3d.workflows.scoring import Answer, Ask, study_answers, truth_of
 
 MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 ABSENT_PER_STUDY = 24
 
 
-def calibrate(ask: Ask, entries: Sequence[Entry]) -> tuple[Calibration, dict[str, float]]:
-    """Platt scaling and threshold of presence (Youden), and the mask threshold of the highest mean Dice.
+@dataclass(frozen=True)
+class Calibrated:
+    """What validation studies taught."""
 
-    Returns:
-        The calibration, and what it was chosen by: mean Dice at each mask threshold, numbers of probes. Without
-        entries, or with phrases of one kind only, the defaults stand.
+    calibration: Calibration = field(default_factory=Calibration)
+    """Of single phrases."""
+    findings: Findings | None = None
+    """Of findings, where the studies have labels."""
+    chosen_by: dict[str, float] = field(default_factory=lambda: {"probes": 0.0})
+    """Numbers of probes and of findings, mean Dice at each mask threshold, AUROC of the findings."""
+
+
+def calibrate(ask: Ask, entries: Sequence[Entry]) -> Calibrated:
+    """Platt scaling and thresholds of phrases and findings, and the mask threshold of the highest mean Dice.
+
+    Every study is asked once. Without studies, or with phrases of one kind only, the defaults stand.
+
+    Raises:
+        ConfigError: a study is of the test split.
     """
-    truths: list[bool] = []
-    logits: list[float] = []
-    dice_at: dict[float, list[float]] = {t: [] for t in MASK_THRESHOLDS}
-    for answer in answers(ask, entries, absent_limit=ABSENT_PER_STUDY):
-        truths.append(answer.probe.mask is not None)
-        logits.append(answer.logit)
+    refuse_test(entries)
+    prompts = labelled(entries)
+    wordings = phrases_of(prompts, negative=True)
+    phrases = _Phrases()
+    labels: list[dict[str, int | None]] = []
+    logits: list[dict[str, float]] = []
+    for study in study_answers(ask, entries, lambda entry: wordings, absent_limit=ABSENT_PER_STUDY):
+        for answer in study.answers:
+            phrases.add(answer)
+        labels.append(labels_of(study.entry))
+        logits.append({phrase: said.logit for phrase, said in study.said.items()})
+    calibration, chosen_by = phrases.fit()
+    findings, more = fit_findings(prompts, labels, logits)
+    return Calibrated(calibration, findings, chosen_by | more)
+
+
+class _Phrases:
+    """Collects what the thresholds of single phrases are fitted on."""
+
+    def __init__(self) -> None:
+        self.truths: list[bool] = []
+        self.logits: list[float] = []
+        self.dice_at: dict[float, list[float]] = {t: [] for t in MASK_THRESHOLDS}
+
+    def add(self, answer: Answer) -> None:
+        self.truths.append(answer.probe.mask is not None)
+        self.logits.append(answer.logit)
         if answer.probe.mask is not None:
             truth = truth_of(answer.probe, answer.entry)
-            for threshold, scores in dice_at.items():
+            for threshold, scores in self.dice_at.items():
                 scores.append(dice(answer.probability_ZYX >= np.ceil(threshold * 255), truth))
-    if not logits:
-        return Calibration(), {"probes": 0}
-    scale, bias = fit_platt(np.array(truths), np.array(logits))
-    fitted = Calibration(scale=scale, bias=bias)
-    probabilities = np.array([fitted.probability(x) for x in logits])
-    means = {t: float(np.mean(scores)) for t, scores in dice_at.items() if scores}
-    calibration = Calibration(
-        scale=scale,
-        bias=bias,
-        presence_threshold=choose_threshold(np.array(truths), probabilities),
-        mask_threshold=max(means, key=lambda t: (round(means[t], 4), -abs(t - 0.5))) if means else 0.5,
-    )
-    chosen_by = {"probes": len(logits), "present": int(sum(truths))}
-    return calibration, {**chosen_by, **{f"dice_at_{t}": value for t, value in means.items()}}
+
+    def fit(self) -> tuple[Calibration, dict[str, float]]:
+        if not self.logits:
+            return Calibration(), {"probes": 0}
+        truth, logit = np.array(self.truths), np.array(self.logits)
+        scale, bias = fit_platt(truth, logit)
+        fitted = Calibration(scale=scale, bias=bias)
+        probabilities = np.array([fitted.probability(x) for x in self.logits])
+        means = {t: float(np.mean(scores)) for t, scores in self.dice_at.items() if scores}
+        calibration = Calibration(
+            scale=scale,
+            bias=bias,
+            presence_threshold=choose_threshold(truth, probabilities),
+            mask_threshold=max(means, key=lambda t: (round(means[t], 4), -abs(t - 0.5))) if means else 0.5,
+        )
+        chosen_by = {"probes": len(self.logits), "present": int(sum(self.truths))}
+        return calibration, {**chosen_by, **{f"dice_at_{t}": value for t, value in means.items()}}

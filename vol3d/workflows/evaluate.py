@@ -1,11 +1,10 @@
-"""`vol3d evaluate`: a row a phrase, a summary with bootstrap intervals, plots."""
+"""`vol3d evaluate`: rows of phrases and findings, a summary with bootstrap intervals, plots."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,11 @@ from vol3d.metrics.findings import auroc, average_precision, brier, calibration_
 from vol3d.metrics.segmentation import LesionCounts, lesion_f1
 from vol3d.progress import progress
 from vol3d.workflows.asking import Asker
-from vol3d.workflows.plots import plot_presence
-from vol3d.workflows.scoring import Case, answers, score_probe
+from vol3d.workflows.evaluate_findings import FindingCase, FindingsPlan, headline
+from vol3d.workflows.leakage import require_no_leakage
+from vol3d.workflows.plots import plot_findings, plot_presence
+from vol3d.workflows.scoring import Case, score_probe, study_answers
+from vol3d.workflows.tables import null, record, write_rows
 
 BOOTSTRAP_SAMPLES = 1000
 
@@ -33,11 +35,16 @@ def evaluate(
     split: str = "test",
     device: str = "cpu",
     absent_limit: int | None = None,
+    samples: int = BOOTSTRAP_SAMPLES,
     show_progress: bool = True,
 ) -> dict[str, Any]:
-    """Asks every listed phrase of every study of the split and writes ``metrics.csv`` and ``metrics.json``.
+    """Asks every listed phrase and every labelled finding of every study of the split, once, and writes
+    ``metrics.csv`` (a row a phrase), ``findings.csv`` (a row a finding of a study), ``metrics.json`` and plots.
+
+    Intervals are by `samples` bootstrap draws of patients.
 
     Raises:
+        LeakageError: a patient stands in two splits of the cache.
         CacheError: no study in the split. FingerprintError: the cache is of another recipe than the checkpoint.
     """
     checkpoint = load_checkpoint(checkpoint_path, device)
@@ -50,47 +57,41 @@ def evaluate(
     studies = cache.select(split)
     if not studies:
         raise CacheError(f"expected studies of split {split!r} in {cache_root}, found none")
+    require_no_leakage([cache_root], near_duplicates=False)
+    entries = [cache.entry(study) for study in studies]
+    plan = FindingsPlan(checkpoint, entries)
     ask = Asker(checkpoint, device)
     cases: list[Case] = []
     with progress("evaluate", len(studies), "studies", enabled=show_progress) as advance:
-        for study_id in studies:
+        for study in study_answers(ask, entries, plan.phrases, absent_limit=absent_limit, unseen=True):
             cases += [
-                score_probe(a.probe, a.entry, a.probability_ZYX, a.logit, checkpoint.calibration)
-                for a in answers(ask, [cache.entry(study_id)], absent_limit=absent_limit, unseen=True)
+                score_probe(a.probe, a.entry, a.probability_ZYX, a.logit, checkpoint.calibration) for a in study.answers
             ]
+            plan.add(study.entry, study.said)
             advance()
+    findings = plan.table(samples)
     summary = {
         "split": split,
         "studies": len(studies),
         "data_fingerprint": cache.fingerprint(),
         "calibration": asdict(checkpoint.calibration),
         "provenance": checkpoint.provenance,
-        **summarise(cases),
+        "bootstrap_samples": samples,
+        **summarise(cases, samples),
+        "findings": findings,
     }
+    summary["headline"] |= headline(findings)
     out.mkdir(parents=True, exist_ok=True)
-    write_cases(cases, out / "metrics.csv")
+    write_rows(cases, Case, out / "metrics.csv")
+    write_rows(plan.cases, FindingCase, out / "findings.csv")
     (out / "metrics.json").write_text(json.dumps(summary, indent=1) + "\n")
     plot_presence(cases, out / "presence.png")
+    if plan.cases:
+        plot_findings(plan.cases, out)
     return summary
 
 
-def write_cases(cases: Sequence[Case], path: Path) -> None:
-    """One row a phrase; numbers to six digits, NaN left empty."""
-    with path.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, [f.name for f in fields(Case)])
-        writer.writeheader()
-        for case in cases:
-            row = asdict(case)
-            writer.writerow({k: _short(v) for k, v in row.items()})
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, float):
-        return "" if np.isnan(value) else f"{value:.6g}"
-    return value
-
-
-def summarise(cases: Sequence[Case]) -> dict[str, Any]:
+def summarise(cases: Sequence[Case], samples: int = BOOTSTRAP_SAMPLES) -> dict[str, Any]:
     """Headline numbers and their 95% patient-level bootstrap intervals.
 
     Dice and surfaces are over present phrases, in the seen wording; `unseen_gap` is the mean difference of Dice between
@@ -102,22 +103,22 @@ def summarise(cases: Sequence[Case]) -> dict[str, Any]:
     absent = [c for c in cases if c.kind == "absent"]
     asked = seen + absent
     intervals = {
-        "organ_dice": _mean(organs, lambda c: c.dice),
-        "organ_nsd_2mm": _mean(organs, lambda c: c.nsd_2mm),
-        "organ_hd95_mm": _mean(organs, lambda c: c.hd95_mm),
-        "lesion_dice": _mean(lesions, lambda c: c.dice),
-        "lesion_nsd_2mm": _mean(lesions, lambda c: c.nsd_2mm),
-        "lesion_hd95_mm": _mean(lesions, lambda c: c.hd95_mm),
-        "lesion_f1": _interval(lesions, lambda c: [c.lesion_tp, c.lesion_fp, c.lesion_fn], _f1),
-        "lesion_dice_native_pet": _mean(lesions, lambda c: c.dice_native_pet),
-        "suv_match": _mean(lesions, lambda c: c.suv_match),
-        "wrong_side": _mean(seen, lambda c: c.wrong_side),
-        "absent_answered_empty": _mean(absent, lambda c: float(not c.answered_present)),
-        "present_answered": _mean(seen, lambda c: float(c.answered_present)),
-        "absent_false_ml": _mean(absent, lambda c: c.answer_ml),
-        "unseen_dice": _mean(unseen, lambda c: c.dice),
-        "unseen_gap": _wording_gap(seen, unseen),
-        "presence_auroc": _interval(asked, _truth_and_probability, lambda r: auroc(r[:, 0], r[:, 1])),
+        "organ_dice": _mean(samples, organs, lambda c: c.dice),
+        "organ_nsd_2mm": _mean(samples, organs, lambda c: c.nsd_2mm),
+        "organ_hd95_mm": _mean(samples, organs, lambda c: c.hd95_mm),
+        "lesion_dice": _mean(samples, lesions, lambda c: c.dice),
+        "lesion_nsd_2mm": _mean(samples, lesions, lambda c: c.nsd_2mm),
+        "lesion_hd95_mm": _mean(samples, lesions, lambda c: c.hd95_mm),
+        "lesion_f1": _interval(samples, lesions, lambda c: [c.lesion_tp, c.lesion_fp, c.lesion_fn], _f1),
+        "lesion_dice_native_pet": _mean(samples, lesions, lambda c: c.dice_native_pet),
+        "suv_match": _mean(samples, lesions, lambda c: c.suv_match),
+        "wrong_side": _mean(samples, seen, lambda c: c.wrong_side),
+        "absent_answered_empty": _mean(samples, absent, lambda c: float(not c.answered_present)),
+        "present_answered": _mean(samples, seen, lambda c: float(c.answered_present)),
+        "absent_false_ml": _mean(samples, absent, lambda c: c.answer_ml),
+        "unseen_dice": _mean(samples, unseen, lambda c: c.dice),
+        "unseen_gap": _wording_gap(samples, seen, unseen),
+        "presence_auroc": _interval(samples, asked, _truth_and_probability, lambda r: auroc(r[:, 0], r[:, 1])),
     }
     truth = np.array([c.kind != "absent" for c in asked])
     probability = np.array([c.probability for c in asked])
@@ -131,25 +132,27 @@ def summarise(cases: Sequence[Case]) -> dict[str, Any]:
         for label in sorted({c.label for c in seen})
         if (rows := [c for c in seen if c.label == label])
     }
-    clean = {name: {k: _null(v) for k, v in asdict(i).items()} for name, i in intervals.items()}
-    headline = {name: _null(round(value["value"], 4)) for name, value in clean.items() if value["value"] is not None}
+    clean = {name: record(i) for name, i in intervals.items()}
+    headline = {name: null(round(value["value"], 4)) for name, value in clean.items() if value["value"] is not None}
     return {
-        "headline": {**headline, **{k: _null(round(v, 4)) for k, v in more.items()}},
+        "headline": {**headline, **{k: null(round(v, 4)) for k, v in more.items()}},
         "intervals": clean,
         "by_label": by_label,
         "probes": {"organ": len(organs), "lesion": len(lesions), "absent": len(absent), "unseen": len(unseen)},
     }
 
 
-def _mean(cases: Sequence[Case], value: Callable[[Case], float]) -> Any:
+def _mean(samples: int, cases: Sequence[Case], value: Callable[[Case], float]) -> Any:
     return bootstrap_interval(
-        np.array([value(c) for c in cases], float), [c.patient_key for c in cases], samples=BOOTSTRAP_SAMPLES
+        np.array([value(c) for c in cases], float), [c.patient_key for c in cases], samples=samples
     )
 
 
-def _interval(cases: Sequence[Case], row: Callable[[Case], list[float]], statistic: Callable[[Any], float]) -> Any:
+def _interval(
+    samples: int, cases: Sequence[Case], row: Callable[[Case], list[float]], statistic: Callable[[Any], float]
+) -> Any:
     rows = np.array([row(c) for c in cases], float).reshape(len(cases), -1)
-    return bootstrap_interval(rows, [c.patient_key for c in cases], statistic, samples=BOOTSTRAP_SAMPLES)
+    return bootstrap_interval(rows, [c.patient_key for c in cases], statistic, samples=samples)
 
 
 def _f1(rows: Any) -> float:
@@ -160,13 +163,8 @@ def _truth_and_probability(case: Case) -> list[float]:
     return [float(case.kind != "absent"), case.probability]
 
 
-def _wording_gap(seen: Sequence[Case], unseen: Sequence[Case]) -> Any:
+def _wording_gap(samples: int, seen: Sequence[Case], unseen: Sequence[Case]) -> Any:
     dice_of = {(c.study_id, c.mask): c.dice for c in seen}
     pairs = [(c, dice_of[c.study_id, c.mask] - c.dice) for c in unseen if (c.study_id, c.mask) in dice_of]
     gaps = np.array([gap for _, gap in pairs], float)
-    return bootstrap_interval(gaps, [c.patient_key for c, _ in pairs], samples=BOOTSTRAP_SAMPLES)
-
-
-def _null(value: Any) -> Any:
-    """JSON has no NaN."""
-    return None if isinstance(value, float) and np.isnan(value) else value
+    return bootstrap_interval(gaps, [c.patient_key for c, _ in pairs], samples=samples)

@@ -82,16 +82,65 @@ class Answer:
     logit: float
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a model said to a phrase, without its mask."""
+
+    logit: float
+    peak: int
+    """The highest voxel of its probability map, 0..255."""
+
+    def present(self, calibration: Calibration) -> bool:
+        """The answer that `vol3d segment` gives: the presence is high enough and the mask is not empty."""
+        return (
+            calibration.probability(self.logit) >= calibration.presence_threshold
+            and self.peak >= calibration.mask_level
+        )
+
+
+@dataclass(frozen=True)
+class StudyAnswers:
+    """Everything that was asked of one study, in one pass."""
+
+    entry: Entry
+    answers: list[Answer]
+    """To its probes."""
+    said: dict[str, Said]
+    """To the further phrases."""
+
+
+def study_answers(
+    ask: Ask,
+    entries: Iterable[Entry],
+    further: Callable[[Entry], Iterable[str]] = lambda entry: (),
+    *,
+    absent_limit: int | None = None,
+    unseen: bool = False,
+) -> Iterator[StudyAnswers]:
+    """Asks study after study its probes, with the unseen wordings or without, and further phrases.
+
+    One pass of the model a study; the masks of one study are held at a time, and of the further phrases none is kept.
+    """
+    for entry in entries:
+        probes = [p for p in probes_of(entry, absent_limit=absent_limit) if unseen or p.wording != "unseen"]
+        more = list(further(entry))
+        distinct = list(dict.fromkeys([*(p.phrase for p in probes), *more]))
+        if distinct:
+            probability_PZYX, presence_P = ask(entry, distinct)
+            at = {phrase: i for i, phrase in enumerate(distinct)}
+            yield StudyAnswers(
+                entry,
+                [Answer(p, entry, probability_PZYX[i], float(presence_P[i])) for p in probes for i in [at[p.phrase]]],
+                {p: Said(float(presence_P[at[p]]), int(probability_PZYX[at[p]].max())) for p in more},
+            )
+
+
 def answers(
     ask: Ask, entries: Iterable[Entry], *, absent_limit: int | None = None, unseen: bool = False
 ) -> Iterator[Answer]:
-    """Asks study after study, with the unseen wordings or without; holds the masks of one study at a time."""
-    for entry in entries:
-        probes = [p for p in probes_of(entry, absent_limit=absent_limit) if unseen or p.wording != "unseen"]
-        if probes:
-            probability_PZYX, presence_P = ask_study(ask, entry, probes)
-            for probe, probability_ZYX, logit in zip(probes, probability_PZYX, presence_P, strict=True):
-                yield Answer(probe, entry, probability_ZYX, float(logit))
+    """The answers to the probes alone."""
+    for study in study_answers(ask, entries, absent_limit=absent_limit, unseen=unseen):
+        yield from study.answers
 
 
 def _stable_choice(text: str, count: int) -> int:
