@@ -10,8 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +20,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vol3d.cache import Entry
-from vol3d.data.looks import load_look
+from vol3d.data.looks import Look, load_look
 from vol3d.errors import CacheError
 from vol3d.text.mentions import without_prior
+from vol3d.text.questions import question_kind
 from vol3d.text.reports import organs_in, sentences
 from vol3d.text.slots import take_numbers
 from vol3d.types import Array
@@ -39,6 +41,8 @@ class Reading:
     study_id: str
     prompt: str
     answer: str
+    about: str
+    """The section, or the question: which rows it is about."""
     question: str | None = None
     """The question, where the text answers one."""
     context: tuple[tuple[str, str], ...] = ()
@@ -51,8 +55,8 @@ def section_prompt(section: str, context: Mapping[str, str] | Iterable[tuple[str
 
 
 def question_prompt(question: str, context: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> str:
-    """What a decoder continues with an answer."""
-    return f"{_told(context)}question: {' '.join(question.split())} answer:"
+    """What a decoder continues with an answer; says the kind of the question, which rules know in any wording."""
+    return f"{_told(context)}{question_kind(question)} question: {' '.join(question.split())} answer:"
 
 
 def _told(context: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
@@ -102,12 +106,14 @@ def readings_of(entry: Entry, sections: Sequence[str]) -> list[Reading]:
     context = tuple((name, str(report[name])) for name in CONTEXT_FIELDS if report.get(name))
     texts = report_sections(report)
     out = [
-        Reading(entry.study_id, section_prompt(s), " ".join(texts[s]), context=context) for s in sections if s in texts
+        Reading(entry.study_id, section_prompt(s), " ".join(texts[s]), s, context=context)
+        for s in sections
+        if s in texts
     ]
     for row in getattr(entry, "qa", None) or ():
         if row.get("wording") != "unseen":
             question, answer = str(row["q"]), take_numbers(str(row["a"])).template
-            out.append(Reading(entry.study_id, question_prompt(question), answer, question, context))
+            out.append(Reading(entry.study_id, question_prompt(question), answer, question, question, context))
     return out
 
 
@@ -121,8 +127,7 @@ class ReadingSample:
     answer: str
     cell_VC: Array
     place_V3: Array
-    probe_N: Array
-    facts_NF: Array
+    rows: Rows
 
 
 class ReadingDataset(Dataset[ReadingSample]):
@@ -132,7 +137,7 @@ class ReadingDataset(Dataset[ReadingSample]):
         looks: folder of looks.
         readings: of the training studies.
         asked_about: the phrase that a question asks about, None where there is none; its rows are shown with it.
-        probes: number of probes; rows about a question's phrase carry this number.
+        structures, findings: the probes, in the order of the rows.
         facts_noise, blind_cells, context_share: see `ReaderConfig`.
         seed: of everything drawn.
 
@@ -145,7 +150,8 @@ class ReadingDataset(Dataset[ReadingSample]):
         looks: Path,
         readings: Iterable[Reading],
         asked_about: Callable[[str], str | None],
-        probes: int,
+        structures: Sequence[str],
+        findings: Sequence[str],
         *,
         facts_noise: float,
         blind_cells: float,
@@ -158,7 +164,8 @@ class ReadingDataset(Dataset[ReadingSample]):
         if not by_study:
             raise CacheError("expected training studies with a report or questions, found none; check the manifest")
         self.studies = [tuple(kind for kind in kinds if kind) for _, kinds in sorted(by_study.items())]
-        self.looks, self.asked_about, self.probes, self.seed = looks, asked_about, probes, seed
+        self.looks, self.asked_about, self.seed = looks, asked_about, seed
+        self.structures, self.findings = tuple(structures), tuple(findings)
         self.facts_noise, self.blind_cells, self.context_share = facts_noise, blind_cells, context_share
 
     def __len__(self) -> int:
@@ -176,54 +183,83 @@ class ReadingDataset(Dataset[ReadingSample]):
         prompt = reading.prompt
         if rng.random() < self.context_share:
             prompt = f"{_told(reading.context)}{prompt}"
-        cells, places, probe, facts = self._look(reading)
-        facts = facts + np.float32(self.facts_noise) * rng.standard_normal(facts.shape).astype(np.float32)
-        if rng.random() < self.blind_cells:
-            cells, places = cells[:0], places[:0]
-        return ReadingSample(reading.study_id, index, prompt, reading.answer, cells, places, probe, facts)
-
-    def _look(self, reading: Reading) -> tuple[Array, Array, Array, Array]:
         look = load_look(self.looks, reading.study_id)
         phrase = self.asked_about(reading.question) if reading.question is not None else None
-        return (
-            look.cell_VC,
-            look.place_V3,
-            *rows_with(look.probe_N, look.facts_NF, look.asked.get(phrase or ""), self.probes),
-        )
+        rows = rows_about(look, reading.about, phrase, self.structures, self.findings)
+        noise = np.float32(self.facts_noise) * rng.standard_normal(rows.facts_NF.shape).astype(np.float32)
+        rows = replace(rows, facts_NF=rows.facts_NF + noise)
+        cells, places = look.cell_VC, look.place_V3
+        if rng.random() < self.blind_cells:
+            cells, places = cells[:0], places[:0]
+        return ReadingSample(reading.study_id, index, prompt, reading.answer, cells, places, rows)
 
 
-def rows_with(probe_N: Array, facts_NF: Array, asked_nF: Array | None, probes: int) -> tuple[Array, Array]:
-    """The rows of a look, and behind them those about what a question asks."""
-    if asked_nF is None:
-        return probe_N, facts_NF
-    return np.append(probe_N, np.full(len(asked_nF), probes)), np.concatenate([facts_NF, asked_nF])
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What a text is written from: N rows of facts, whose answer each is, and which the text is about."""
+
+    probe_N: Array
+    """int64; the number of probes for rows about a question's own phrase."""
+    facts_NF: Array
+    about_N: Array
+    """bool."""
 
 
-@dataclass
-class ReadingBatch:
-    """B texts side by side, ready for a reader."""
+def rows_about(look: Look, about: str, phrase: str | None, structures: Sequence[str], findings: Sequence[str]) -> Rows:
+    """The rows of a look, and behind them those about the phrase that a question asks about.
 
-    ids_BT: Tensor
-    mask_BT: Tensor
-    target_BT: Tensor
+    Marked are the rows of that phrase and of every probe that speaks of an organ named in `about`, which is a section
+    or a question; for the impression, those of all findings.
+    """
+    probes = (*structures, *findings)
+    near = _probes_about(about, probes)
+    if about == "impression":
+        near = [False] * len(structures) + [True] * len(findings)
+    probe_N, facts_NF = look.probe_N, look.facts_NF
+    about_N = np.array(near, dtype=bool)[probe_N]
+    asked_NF = look.asked.get(phrase) if phrase is not None else None
+    if asked_NF is not None:
+        probe_N = np.append(probe_N, np.full(len(asked_NF), len(probes)))
+        facts_NF = np.concatenate([facts_NF, asked_NF])
+        about_N = np.append(about_N, np.ones(len(asked_NF), dtype=bool))
+    return Rows(probe_N, facts_NF, about_N)
+
+
+@lru_cache(maxsize=65536)
+def _probes_about(text: str, probes: tuple[str, ...]) -> list[bool]:
+    organs = {organ for _, _, organ in organs_in(text)}
+    return [bool(organs & {organ for _, _, organ in organs_in(p)}) for p in probes]
+
+
+class Seen(NamedTuple):
+    """What `StudyReader.visual` takes: cells and rows of several texts; masks are True at what is there."""
+
     cell_BVC: Tensor
     cell_mask_BV: Tensor
     place_BV3: Tensor
     probe_BN: Tensor
     facts_BNF: Tensor
+    about_BN: Tensor
     row_mask_BN: Tensor
+
+
+@dataclass
+class ReadingBatch:
+    """B texts, ready for a reader."""
+
+    ids_BT: Tensor
+    mask_BT: Tensor
+    target_BT: Tensor
+    seen: Seen
     study_ids: tuple[str, ...]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ReadingBatch:
         """A batch whose tensors lie on `device`."""
-        moved: dict[str, Any] = {
-            n: v.to(device, non_blocking=non_blocking) for n, v in vars(self).items() if isinstance(v, Tensor)
-        }
-        return replace(self, **moved)
-
-    def seen(self) -> tuple[Tensor, ...]:
-        """What `StudyReader.visual` takes."""
-        return self.cell_BVC, self.cell_mask_BV, self.place_BV3, self.probe_BN, self.facts_BNF, self.row_mask_BN
+        ids, mask, target = (
+            t.to(device, non_blocking=non_blocking) for t in (self.ids_BT, self.mask_BT, self.target_BT)
+        )
+        seen = Seen(*(t.to(device, non_blocking=non_blocking) for t in self.seen))
+        return ReadingBatch(ids, mask, target, seen, self.study_ids)
 
 
 @dataclass(frozen=True)
@@ -236,13 +272,16 @@ class CollateReadings:
     def __call__(self, samples: Sequence[ReadingSample]) -> ReadingBatch:
         """One batch."""
         text = self.pack([s.prompt for s in samples], [f" {s.answer}" for s in samples], self.max_tokens)
-        cell_BVC, cell_mask_BV = padded([s.cell_VC for s in samples])
-        facts_BNF, row_mask_BN = padded([s.facts_NF for s in samples])
-        return ReadingBatch(
-            text.ids_BT, text.mask_BT, text.target_BT, cell_BVC, cell_mask_BV, padded([s.place_V3 for s in samples])[0],
-            padded([s.probe_N[:, None] for s in samples])[0][..., 0].long(), facts_BNF, row_mask_BN,
-            tuple(s.study_id for s in samples),
-        )  # fmt: skip
+        seen = stacked([s.cell_VC for s in samples], [s.place_V3 for s in samples], [s.rows for s in samples])
+        return ReadingBatch(text.ids_BT, text.mask_BT, text.target_BT, seen, tuple(s.study_id for s in samples))
+
+
+def stacked(cells: Sequence[Array], places: Sequence[Array], rows: Sequence[Rows]) -> Seen:
+    """Cells, their places and rows of several texts, padded."""
+    cell_BVC, cell_mask_BV = padded(cells)
+    facts_BNF, row_mask_BN = padded([r.facts_NF for r in rows])
+    probe_BN, about_BN = padded([r.probe_N for r in rows])[0], padded([r.about_N for r in rows])[0]
+    return Seen(cell_BVC, cell_mask_BV, padded(places)[0], probe_BN, facts_BNF, about_BN, row_mask_BN)
 
 
 def padded(arrays: Sequence[Array]) -> tuple[Tensor, Tensor]:

@@ -24,8 +24,8 @@ def look_at(
     entry: Entry,
     reader: ReaderConfig,
     phrases: Sequence[str],
-    tokens_PTE: Array,
-    token_mask_PT: Array,
+    tokens_PTE: Array | Tensor,
+    token_mask_PT: Array | Tensor,
     *,
     device: torch.device | str = "cpu",
 ) -> tuple[Look, Prediction]:

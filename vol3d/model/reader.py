@@ -36,9 +36,11 @@ PLACE_SCALE_MM = 200.0
 class ReaderConfig:
     """What is looked at, and who writes. What is left at 0 or empty is filled in from the training studies."""
 
-    probes: tuple[str, ...]
-    """Phrases that every study is asked before a word is written: structures and findings that the grounding model
-    knows. The parts they find are what the decoder reads."""
+    structures: tuple[str, ...]
+    """Structures that every study is asked for before a word is written: what is in view, and where a part lies."""
+    findings: tuple[str, ...]
+    """Findings that every study is asked for, in the grounding model's own words. The parts found are what the decoder
+    reads."""
     cells: Zyx = (4, 3, 4)
     """Grid of coarse image features over the study."""
     parts: int = 6
@@ -69,13 +71,18 @@ class ReaderConfig:
     """Facts of a row; resolved."""
 
     def __post_init__(self) -> None:
-        if len(set(self.probes)) != len(self.probes) or not all(p.strip() for p in self.probes):
-            raise ConfigError("reader probes: expected phrases with words in them, none twice")
+        if len(set(self.probes)) != len(self.probes) or not self.probes or not all(p.strip() for p in self.probes):
+            raise ConfigError("reader structures and findings: expected phrases with words in them, none twice")
         if self.width % self.heads or min(self.parts, self.width, self.layers + 1, *self.cells) < 1:
             raise ConfigError("reader: expected a width that heads divide, and at least one part and one cell per axis")
         for name in ("blind_cells", "context_share", "dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"reader {name}: expected 0 to 1, found {getattr(self, name)}")
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """Structures, then findings: the order of the rows."""
+        return (*self.structures, *self.findings)
 
 
 def resolve_reader(
@@ -113,6 +120,8 @@ class StudyReader(nn.Module):
         self.facts = nn.Sequential(nn.Linear(config.facts, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.probe = nn.Embedding(len(config.probes) + 1, width)
         """Whose answer a row is; the last one is that of the question asked."""
+        self.about = nn.Parameter(torch.randn(width) * 0.5)
+        """Marks the rows that a section or a question is about."""
         self.cell = nn.Linear(config.cell_channels, width)
         self.cell_norm = nn.LayerNorm(config.cell_channels)
         self.place = nn.Sequential(nn.Linear(3, width), nn.GELU(), nn.Linear(width, width))
@@ -126,10 +135,10 @@ class StudyReader(nn.Module):
 
     def visual(
         self, cell_BVC: Tensor, cell_mask_BV: Tensor, place_BV3: Tensor, probe_BN: Tensor, facts_BNF: Tensor,
-        row_mask_BN: Tensor,
+        about_BN: Tensor, row_mask_BN: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Visual tokens [B, N + V, D] and their mask; masks are True at what is there."""
-        row_BND = self.facts(facts_BNF) + self.probe(probe_BN)
+        row_BND = self.facts(facts_BNF) + self.probe(probe_BN) + about_BN[..., None] * self.about
         cell_BVD = self.cell(self.cell_norm(cell_BVC)) + self.place(place_BV3 / PLACE_SCALE_MM)
         x_BVD = torch.cat([row_BND, cell_BVD], dim=1)
         mask_BV = torch.cat([row_mask_BN, cell_mask_BV], dim=1)

@@ -17,7 +17,7 @@ class ReportTask:
             batch: a `ReadingBatch`.
         """
         reader: Any = model
-        visual_BVD, visual_mask_BV = reader.visual(*batch.seen())
+        visual_BVD, visual_mask_BV = reader.visual(*batch.seen)
         language = reader.language
         loss_B = language.sample_losses(batch.ids_BT, batch.mask_BT, batch.target_BT, visual_BVD, visual_mask_BV)
         exact_B = torch.exp(-loss_B.detach())

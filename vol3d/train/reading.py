@@ -103,8 +103,9 @@ def train_reader(
     )
     try:
         dataset = ReadingDataset(
-            looks, readings, asked_about, len(resolved.probes), facts_noise=resolved.facts_noise,
-            blind_cells=resolved.blind_cells, context_share=resolved.context_share, seed=seed,
+            looks, readings, asked_about, resolved.structures, resolved.findings,
+            facts_noise=resolved.facts_noise, blind_cells=resolved.blind_cells, context_share=resolved.context_share,
+            seed=seed,
         )  # fmt: skip
         collate = CollateReadings(tokenizer.pack, resolved.language.max_tokens)
         facts = {"config_digest": digest(config), "data": {"cache": str(cache.root), "looks": str(looks)}}

@@ -1,0 +1,136 @@
+"""The reader at work: looks taken for its training, and its drafts of reports and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vol3d.cache import Cache, Entry
+from vol3d.checkpoint import Checkpoint
+from vol3d.data.looks import Look, load_look, look_path
+from vol3d.data.readings import question_prompt, rows_about, section_prompt, stacked
+from vol3d.infer.looks import look_at
+from vol3d.model.bank import EmbeddingBank, bank_root
+from vol3d.model.generate import GenerationConfig
+from vol3d.model.reader import ReaderConfig, StudyReader
+from vol3d.progress import progress
+from vol3d.text.asked import asked_about
+from vol3d.text.reports import sentences
+from vol3d.workflows.drafts import Context, Draft
+
+
+def take_looks(
+    checkpoint: Checkpoint,
+    cache: Cache,
+    studies: Sequence[str],
+    config: ReaderConfig,
+    out: Path,
+    *,
+    device: str = "cpu",
+    show_progress: bool = True,
+) -> None:
+    """Looks at every study, with the phrases that its questions ask about; looks already taken are kept.
+
+    Raises:
+        CacheError: a look in `out` is damaged.
+    """
+    bank = EmbeddingBank(bank_root(), checkpoint.model.config.text, device)
+    with progress("look", len(studies), "studies", enabled=show_progress) as advance:
+        for study in studies:
+            if look_path(out, study).exists():
+                load_look(out, study)
+            else:
+                entry = cache.entry(study)
+                questions = [str(row["q"]) for row in getattr(entry, "qa", None) or ()]
+                look(checkpoint, entry, config, questions, bank, device).save(out)
+            advance()
+
+
+def look(
+    checkpoint: Checkpoint,
+    entry: Entry,
+    config: ReaderConfig,
+    questions: Sequence[str],
+    bank: EmbeddingBank,
+    device: str,
+) -> Look:
+    """One look, at the probes and at what the questions ask about."""
+    asked = [phrase for question in questions if (phrase := asked_about(question)) is not None]
+    phrases = list(dict.fromkeys([*config.probes, *asked]))
+    bank.ensure(phrases)
+    tokens_BPTE, mask_BPT = bank.batch([phrases])
+    seen, _ = look_at(checkpoint, entry, config, phrases, tokens_BPTE[0], mask_BPT[0], device=device)
+    if missing := [p for p in asked if p in config.probes]:  # a question about a probe shows its rows once more
+        rows = {p: seen.facts_NF[seen.probe_N == config.probes.index(p)] for p in missing}
+        seen = Look(seen.study_id, seen.cell_VC, seen.place_V3, seen.probe_N, seen.facts_NF, {**seen.asked, **rows})
+    return seen
+
+
+class ReaderWriter:
+    """A `Writer`: the language decoder of a checkpoint.
+
+    Args:
+        checkpoint: with the grounding model that the reader was trained on.
+        reader: on `device`, in evaluation mode.
+        device: where both are.
+        generation: how texts are written.
+        blank: control for evaluation: nothing of the image is shown.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        reader: StudyReader,
+        device: str = "cpu",
+        generation: GenerationConfig | None = None,
+        *,
+        blank: bool = False,
+    ) -> None:
+        self.checkpoint, self.reader, self.device, self.blank = checkpoint, reader, device, blank
+        self.generation = generation or GenerationConfig(
+            max_new_tokens=min(160, reader.config.language.max_tokens // 2)
+        )
+        self._bank = EmbeddingBank(bank_root(), checkpoint.model.config.text, device)
+        self._seen: tuple[Path, Look] | None = None
+
+    def see(self, entry: Entry, questions: Sequence[str] = ()) -> Look:
+        """The look at a study; the last one is kept, so ask all questions of a study at once or one after another."""
+        phrases = {p for q in questions if (p := asked_about(q)) is not None}
+        if self._seen is None or self._seen[0] != entry.path or not phrases <= self._seen[1].asked.keys():
+            self._seen = (
+                entry.path,
+                look(self.checkpoint, entry, self.reader.config, questions, self._bank, self.device),
+            )
+        return self._seen[1]
+
+    def write_report(self, entry: Entry, context: Context) -> list[Draft]:
+        """Every section that the reader has learnt, sentence by sentence."""
+        seen, told = self.see(entry), _told(context)
+        sections = self.reader.config.sections
+        texts = self._write([section_prompt(s, told) for s in sections], seen, [(s, None) for s in sections])
+        return [Draft(s, t, p) for s, (text, p) in zip(sections, texts, strict=True) for t in sentences(text)]
+
+    def write_answer(self, entry: Entry, question: str, context: Context) -> str:
+        """One answer."""
+        return self.write_answers(entry, [question], context)[0]
+
+    def write_answers(self, entry: Entry, questions: Sequence[str], context: Context) -> list[str]:
+        """Several, in one go."""
+        seen, told = self.see(entry, questions), _told(context)
+        prompts = [question_prompt(q, told) for q in questions]
+        return [text for text, _ in self._write(prompts, seen, [(q, asked_about(q)) for q in questions])]
+
+    def _write(self, prompts: list[str], seen: Look, about: list[tuple[str, str | None]]) -> list[tuple[str, float]]:
+        if not prompts:
+            return []
+        config = self.reader.config
+        rows = [rows_about(seen, text, phrase, config.structures, config.findings) for text, phrase in about]
+        parts = stacked([seen.cell_VC] * len(rows), [seen.place_V3] * len(rows), rows)
+        if self.blank:
+            parts = parts._replace(cell_mask_BV=parts.cell_mask_BV & False, row_mask_BN=parts.row_mask_BN & False)
+        return self.reader.write(prompts, self.reader.visual(*(p.to(self.device) for p in parts)), self.generation)
+
+
+def _told(context: Context) -> dict[str, str]:
+    pairs = {"indication": context.indication, "comparison": context.comparison}
+    return {name: text for name, text in pairs.items() if text}
