@@ -255,11 +255,9 @@ class ReadingBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ReadingBatch:
         """A batch whose tensors lie on `device`."""
-        ids, mask, target = (
-            t.to(device, non_blocking=non_blocking) for t in (self.ids_BT, self.mask_BT, self.target_BT)
-        )
-        seen = Seen(*(t.to(device, non_blocking=non_blocking) for t in self.seen))
-        return ReadingBatch(ids, mask, target, seen, self.study_ids)
+        tensors = (self.ids_BT, self.mask_BT, self.target_BT, *self.seen)
+        ids, mask, target, *seen = (t.to(device, non_blocking=non_blocking) for t in tensors)
+        return ReadingBatch(ids, mask, target, Seen(*seen), self.study_ids)
 
 
 @dataclass(frozen=True)
