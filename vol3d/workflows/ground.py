@@ -168,8 +168,8 @@ def _absent(draft: Draft, statement: Statement, evidence: Evidence, known: Known
     unseen = [p for p in places if not evidence.likely(p)]
     if unseen:
         return _Verdict("cannot be checked", f"not in the field of view: {', '.join(unseen)}", probability, asked)
-    whole = set(statement.organs) <= OPEN_ENDED or not any(evidence.cut_by_view(p) for p in places)
-    return _Verdict("supported", "absent, the place is in view", probability, asked, partly=not whole)
+    cut = bool(set(statement.organs) & OPEN_ENDED) or any(evidence.cut_by_view(p) for p in places)
+    return _Verdict("supported", "absent, the place is in view", probability, asked, partly=cut)
 
 
 def _outside(evidence: Evidence, places: list[str] | None) -> _Verdict:

@@ -24,7 +24,7 @@ WITNESSES: dict[str, tuple[str, ...]] = {
 the organ is in view. The mediastinum has no mask of its own: where the heart is, it is."""
 
 OPEN_ENDED = frozenset({"bone", "soft_tissue", "aorta", "bowel", "peritoneum", "esophagus"})
-"""Organs that no field of view holds as a whole: what is said of them is said of the imaged part."""
+"""Organs that no field of view holds as a whole: what is denied of them is denied of the part shown."""
 
 
 @dataclass(frozen=True)

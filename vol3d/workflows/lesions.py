@@ -15,7 +15,7 @@ from vol3d.workflows.evidence import SAME_THING, Evidence, Measurement, Part, me
 from vol3d.workflows.studies import slug
 
 MASKS = "report"
-"""Folder of the masks within a study's folder."""
+"""Folder of a report's masks within a study's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +47,21 @@ class Lesions:
         evidence: of the study.
         folder: of the study's output; None measures without writing.
         templates: by series, the source NIfTI whose header masks take over.
+        name: of the folder of masks.
     """
 
-    def __init__(self, evidence: Evidence, folder: Path | None, templates: Mapping[str, Path | None]) -> None:
-        self.evidence, self.folder, self._templates = evidence, folder, templates
+    def __init__(
+        self, evidence: Evidence, folder: Path | None, templates: Mapping[str, Path | None], name: str = MASKS
+    ) -> None:
+        self.evidence, self.folder, self._templates, self._name = evidence, folder, templates, name
         entry = evidence.entry
         self.series = "ct" if "ct" in entry.images else "pet"
         self._pet: Volume | None = entry.pet_native() if "pet" in entry.images else None
         self._parts: list[Part] = []
         self._done: dict[int, Lesion | None] = {}
         if folder is not None:
-            (folder / MASKS).mkdir(parents=True, exist_ok=True)
-            for old in (folder / MASKS).glob("*.nii.gz"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for old in (folder / name).glob("*.nii.gz"):
                 old.unlink()
 
     def number_of(self, part: Part) -> int:
@@ -114,5 +117,5 @@ class Lesions:
         if self.folder is None:
             return None
         grid = self.evidence.entry.source_grids[series]
-        write_nifti(self.folder / MASKS / f"{name}.nii.gz", mask_ZYX, grid, self._templates.get(series))
-        return f"{MASKS}/{name}.nii.gz"
+        write_nifti(self.folder / self._name / f"{name}.nii.gz", mask_ZYX, grid, self._templates.get(series))
+        return f"{self._name}/{name}.nii.gz"

@@ -87,7 +87,8 @@ class Reporter:
 
     def __init__(self, checkpoint: Checkpoint, device: str, writer: Writer | None = None, beams: int = 1) -> None:
         self.checkpoint, self.known = checkpoint, Known.of(checkpoint)
-        self.evidences = Evidences(Asker(checkpoint, device), checkpoint.calibration)
+        self.asker = Asker(checkpoint, device)
+        self.evidences = Evidences(self.asker, checkpoint.calibration)
         self.writer = writer or TemplateWriter(self.known, self.evidences)
 
     def write(

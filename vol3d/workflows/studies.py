@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,17 @@ def each_study(
     name: str,
     assume_hu: bool = False,
     show_progress: bool = True,
+    shard: tuple[int, int] = (1, 1),
+    skip: Callable[[Row], bool] | None = None,
 ) -> BatchSummary:
     """Preprocesses every study of INPUT as for training and answers it; a bad one is reported and the rest goes on.
+
+    `shard` I/N takes rows I, I + N, ... (1-based); a study that `skip` says is done is left alone.
 
     Raises:
         CheckpointError, ManifestError, ConfigError: nothing can be done at all.
     """
-    rows = studies_in(source)
+    rows = sharded(studies_in(source), shard)
     recipe = from_tree(PreprocessConfig, checkpoint.recipe, "the checkpoint's recipe")
     summary = BatchSummary()
     with progress(name, len(rows), "studies", enabled=show_progress) as advance:
@@ -59,13 +63,26 @@ def each_study(
                 advance()
                 continue
             try:
-                with scratch_entry(row, recipe, assume_hu=assume_hu) as entry:
-                    answer(entry, row)
-                summary.done.append(row.study_id)
+                if skip is None or not skip(row):
+                    with scratch_entry(row, recipe, assume_hu=assume_hu) as entry:
+                        answer(entry, row)
+                    summary.done.append(row.study_id)
             except (Vol3dError, OSError) as error:
                 summary.failed[row.study_id] = f"{type(error).__name__}: {error}"
             advance()
     return summary
+
+
+def sharded(rows: Sequence[Row | BadRow], shard: tuple[int, int]) -> Sequence[Row | BadRow]:
+    """Rows I, I + N, ... of shard I/N.
+
+    Raises:
+        ConfigError: I is not one of 1 to N.
+    """
+    index, count = shard
+    if not 1 <= index <= count:
+        raise ConfigError(f"expected --shard I/N with 1 <= I <= N, found {index}/{count}")
+    return rows[index - 1 :: count]
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vol3d.cache import Entry
 from vol3d.text.organs import SIDES
-from vol3d.text.statements import SideWord
+from vol3d.text.statements import FOCAL, NODE, SideWord
 from vol3d.workflows.drafts import Context, Draft
 from vol3d.workflows.evidence import SAME_THING, Evidence, Evidences, Part, shared_voxels
 from vol3d.workflows.ground import IMPRESSION
@@ -58,9 +58,23 @@ class TemplateWriter:
         return ""
 
     def _found(self, evidence: Evidence) -> list[_Found]:
-        """Every thing once, under its most specific phrase."""
+        """Every thing once, under the phrase that says the most of it.
+
+        Of one organ the one that names a side or a kind, of several organs the likeliest; without a place it comes last.
+        """
+        plain = self.known.plain
+        finer = {(t.organ, "side") for t in plain if t.side in SIDES} | {
+            (t.organ, "node") for t in plain if t.kind == NODE
+        }
+
+        def rank(thing: Thing) -> tuple[bool, bool, float]:
+            coarse = (thing.side not in SIDES and (thing.organ, "side") in finer) or (
+                thing.kind == FOCAL and (thing.organ, "node") in finer
+            )
+            return thing.organ is None, coarse, -evidence.probability(thing.phrase)
+
         out: list[_Found] = []
-        for thing in self.known.plain:
+        for thing in sorted(plain, key=rank):
             for part in evidence.parts(thing.phrase, thing.side):
                 if all(shared_voxels(part, f.part) < SAME_THING * min(part.voxels, f.part.voxels) for f in out):
                     out.append(_Found(thing, part))
