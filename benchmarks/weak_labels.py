@@ -2,10 +2,11 @@
 
     python -m benchmarks.weak_labels --data $VOL3D_DATA --out out/weak_labels
 
-31 patients of `sts` and `sts_pet_only`, the whole-length PET of `sts_raw_pet` and phantoms with several lesions. A label
-is right if it holds the hottest voxel of the lesion that the sentence was written from and no voxel of another lesion
-that was put in. Precision: right labels of all labels; coverage: labels of all sentences. The Dice of clean sentences is
-also given with growth settings fitted on other patients: each fold's on the other four, that of `sts_pet_only` on `sts`.
+31 patients of `sts` and `sts_pet_only`, the whole-length PET of `sts_raw_pet` and phantoms with several lesions. A
+label is right if it holds the hottest voxel of the lesion that the sentence was written from and no voxel of another
+lesion that was put in. Precision: right labels of all labels; coverage: labels of all sentences. The Dice of clean
+sentences is also given with growth settings fitted on other patients: each fold's on the other four, that of
+`sts_pet_only` on `sts`.
 Results: `--out`/results.json.
 """
 
@@ -49,6 +50,7 @@ class Tally:
     refused: dict[str, str] = field(default_factory=dict)
 
     def row(self) -> dict:
+        """The results as JSON."""
         return {
             "sentences": self.sentences, "labels": self.labels, "right": self.right,
             "precision": round(self.right / self.labels, 4) if self.labels else None,
@@ -70,19 +72,27 @@ class Case:
 
     @property
     def suv(self) -> float:
+        """SUVmax within the contour."""
         return float(self.pet.array_ZYX[self.truth_ZYX].max())
 
     @property
     def hottest(self) -> tuple[int, int, int]:
+        """The voxel that has it."""
         z, y, x = np.argwhere(self.truth_ZYX & (self.pet.array_ZYX == self.suv))[0]
         return int(z), int(y), int(x)
 
     @property
     def slice(self) -> int:
+        """Its slice, counted as documented."""
         return self.numbers[self.hottest[0]] if self.numbers else self.hottest[0] + 1
+
+    def has(self, slice_number: int) -> bool:
+        """Whether a series counted from 1 has that slice."""
+        return 1 <= slice_number <= self.pet.grid.shape[0]
 
     @property
     def reversed(self) -> int:
+        """The same slice, counted from the other end."""
         numbers = self.numbers or range(1, self.pet.grid.shape[0] + 1)
         return min(numbers) + max(numbers) - self.slice
 
@@ -144,9 +154,12 @@ def sentences(cases: list[Case], whole: Case) -> Iterator[tuple[str, list[tuple[
     offsets = [k for k in range(-3, 4) if k]
     yield "clean", [(c, c.slice) for c in cases]
     yield "clean, slice of the largest section", [(c, int(c.truth_ZYX.sum(axis=(1, 2)).argmax()) + 1) for c in cases]
-    yield "slice off by 1 to 3", [(c, c.slice + k) for c in cases for k in offsets]
+    yield "slice off by 1 to 3", [(c, c.slice + k) for c in cases for k in offsets if c.has(c.slice + k)]
     yield "numbering reversed", [(c, c.reversed) for c in cases]
-    yield "numbering reversed, slice off by 1 to 3", [(c, c.reversed + k) for c in cases for k in offsets]
+    yield (
+        "numbering reversed, slice off by 1 to 3",
+        [(c, c.reversed + k) for c in cases for k in offsets if c.has(c.reversed + k)],
+    )
     for name, radius_mm, share, far in (("another lesion hotter", 12.0, 1.5, 12.0), ("bladder hotter", 30.0, 3.0, 4.0)):
         put = [with_another(c, radius_mm, share, seed, far) for seed, c in enumerate(cases)]
         yield name, [(c, c.slice) for c in put if c]

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from preprocessing.weak_labels_checks import Organs, why_not
-from preprocessing.weak_labels_match import NEAR_SLICES, Peaks
+from preprocessing.weak_labels_match import NEAR_SLICES, Fit, Peaks
 from preprocessing.weak_labels_region import Growth, Region
-from preprocessing.weak_labels_slices import DIRECTIONS, Direction, Numbering, Series
+from preprocessing.weak_labels_slices import Numbering, Series
 from preprocessing.weak_labels_text import Claim, Refusal, SeriesName, claims
 from vol3d.errors import GeometryError
 from vol3d.volume import Volume
@@ -37,14 +37,14 @@ class StudyLabels:
 
     labels: list[Label] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
-    directions: dict[SeriesName, Direction | None] = field(default_factory=dict)
+    numberings: dict[SeriesName, Numbering | None] = field(default_factory=dict)
     """How each series' slices are counted in the report; None where the sentences do not tell."""
 
 
 _NO_ORGANS = Organs({}, lambda name: np.zeros((0, 0, 0), bool))
 _AMBIGUOUS = (
-    "the slice means one lesion counted from one end of the series and another counted from the other end, and no "
-    "other sentence tells which"
+    "the slice means one lesion counted one way and another counted the other way (from which end of the series?), and "
+    "no other sentence tells which"
 )
 
 
@@ -78,10 +78,10 @@ def label_study(
     peaks = Peaks(pet, series, growth or Growth())
     search = _Search(peaks, organs)
     for name, group in _by_series([c for c in found if isinstance(c, Claim)], series, search).items():
-        direction = _direction(group, name, search)
-        out.directions[name] = direction
+        numbering, rivals = _numbering(group, series[name].numberings(name), search)
+        out.numberings[name] = numbering
         for claim in group:
-            answer = search.label(claim, name, direction)
+            answer = search.label(claim, numbering, rivals)
             (out.labels if isinstance(answer, Label) else out.refusals).append(answer)  # type: ignore[arg-type]
     order = {id(c): i for i, c in enumerate(found)}
     out.labels.sort(key=lambda label: order[id(label.claim)])
@@ -94,40 +94,44 @@ class _Search:
 
     peaks: Peaks
     organs: Organs
-    _seen: dict[tuple[int, Numbering], tuple[list[Region], list[str]]] = field(default_factory=dict)
+    _seen: dict[tuple[int, Numbering], Fit] = field(default_factory=dict)
 
-    def fitting(self, claim: Claim, numbering: Numbering) -> tuple[list[Region], list[str]]:
-        """Lesions that fit, and why others do not."""
+    def fit(self, claim: Claim, numbering: Numbering) -> Fit:
+        """Lesions that fit the claim and its place."""
         key = (id(claim), numbering)
         if key not in self._seen:
-            found, reasons = self.peaks.lesions(claim, numbering)
-            self._seen[key] = self._checked(found, claim, reasons)
+            found = self.peaks.lesions(claim, numbering)
+            regions, against = self._checked(found.regions, claim)
+            self._seen[key] = Fit(regions, found.near, [*found.reasons, *against])
         return self._seen[key]
 
-    def label(self, claim: Claim, name: SeriesName, direction: Direction | None) -> Label | Refusal:
-        """The one lesion of a claim, or why there is none."""
-        if direction is None:
-            both = [self.fitting(claim, Numbering(name, d))[0] for d in DIRECTIONS]
-            if not _same(*both):
-                return Refusal(claim.sentence, _AMBIGUOUS)
-        numbering = Numbering(name, direction or "as stored")
-        found, reasons = self.fitting(claim, numbering)
+    def label(self, claim: Claim, numbering: Numbering | None, rivals: list[Numbering]) -> Label | Refusal:
+        """The one lesion of a claim, or why there is none. `rivals` are the numberings that may be meant; without a
+        second sentence that confirms the best one, those are all."""
+        if numbering is None and not self.agree(claim, rivals):
+            return Refusal(claim.sentence, _AMBIGUOUS)
+        chosen = numbering or rivals[0]
+        fit = self.fit(claim, chosen)
+        doubted = rivals if fit.regions else [chosen]
+        beside, against = self._checked([r for n in doubted for r in self.peaks.beside(claim, n)], claim)
+        found = list(fit.regions)
+        for region in beside:
+            found += [region] if region.seed not in {other.seed for other in found} else []
         if len(found) == 1:
-            return Label(claim, found[0], numbering, exact=True)
-        if not found:
-            found, more = self._checked(self.peaks.beside(claim, numbering), claim, [])
-            if len(found) == 1:
-                return Label(claim, found[0], numbering, exact=False)
-            reasons = reasons + more
+            return Label(claim, found[0], chosen, exact=bool(fit.regions))
         if found:
             places = "; ".join(", ".join(f"{v:.0f}" for v in self._mm(r)) for r in found)
             return Refusal(claim.sentence, f"{len(found)} lesions fit, at (x, y, z) mm {places}")
-        return Refusal(claim.sentence, "; ".join(dict.fromkeys(reasons)) or _none_near(claim))
+        return Refusal(claim.sentence, "; ".join(dict.fromkeys([*fit.reasons, *against])) or _none_near(claim))
 
-    def _checked(self, found: list[Region], claim: Claim, reasons: list[str]) -> tuple[list[Region], list[str]]:
+    def agree(self, claim: Claim, rivals: list[Numbering]) -> bool:
+        """Whether a claim means the same lesions under each numbering."""
+        return len({frozenset(r.seed for r in self.fit(claim, n).regions) for n in rivals}) == 1
+
+    def _checked(self, found: list[Region], claim: Claim) -> tuple[list[Region], list[str]]:
         against = [why_not(region, claim, self.peaks.pet, self.organs) for region in found]
         fit = [region for region, reason in zip(found, against, strict=True) if reason is None]
-        return fit, reasons + [reason for reason in against if reason is not None]
+        return fit, [reason for reason in against if reason is not None]
 
     def _mm(self, region: Region) -> list[float]:
         return list(self.peaks.pet.grid.index_to_mm(region.seed))
@@ -141,30 +145,34 @@ def _by_series(
     out: dict[SeriesName, list[Claim]] = {}
     bare = [c for c in found if c.z_mm is None and (c.series is None or c.series not in series)]
     home: SeriesName = "pet"
-    if "ct" in series and len(bare) > 1 and not any(_fit_count(bare, "pet", search)):
-        home = "ct" if max(_fit_count(bare, "ct", search)) > 1 else "pet"
+    if "ct" in series and len(bare) > 1 and not _most(bare, "pet", series, search):
+        home = "ct" if _most(bare, "ct", series, search) > 1 else "pet"
     for claim in found:
         name = home if claim in bare else claim.series if claim.series in series and claim.z_mm is None else "pet"
         out.setdefault(name or "pet", []).append(claim)
     return out
 
 
-def _direction(group: Sequence[Claim], name: SeriesName, search: _Search) -> Direction | None:
-    """The direction of counting under which more sentences find a lesion; None if that leaves two answers."""
-    stored, turned = _fit_count(group, name, search)
-    if stored != turned:
-        return "as stored" if stored > turned else "reversed"
-    same = all(_same(*(search.fitting(c, Numbering(name, d))[0] for d in DIRECTIONS)) for c in group)
-    return "as stored" if same else None
+def _most(group: Sequence[Claim], name: SeriesName, series: Mapping[SeriesName, Series], search: _Search) -> int:
+    return max(_fits(group, numbering, search)[1] for numbering in series[name].numberings(name))
 
 
-def _fit_count(group: Sequence[Claim], name: SeriesName, search: _Search) -> tuple[int, int]:
-    counts = [sum(bool(search.fitting(c, Numbering(name, d))[0]) for c in group) for d in DIRECTIONS]
-    return counts[0], counts[1]
+def _numbering(
+    group: Sequence[Claim], numberings: list[Numbering], search: _Search
+) -> tuple[Numbering | None, list[Numbering]]:
+    """The numbering under which most sentences find a lesion, near their slice if possible, and all that may be meant;
+    None if several fit as well and answer differently. Where these answer alike, it is the documented one."""
+    scores = [_fits(group, n, search) for n in numberings]
+    best = [n for n, score in zip(numberings, scores, strict=True) if score == max(scores)]
+    if not all(search.agree(c, best) for c in group):
+        return None, best
+    return best[0], best if max(scores)[0] > 1 else numberings
 
 
-def _same(one: list[Region], other: list[Region]) -> bool:
-    return {r.seed for r in one} == {r.seed for r in other}
+def _fits(group: Sequence[Claim], numbering: Numbering, search: _Search) -> tuple[int, int]:
+    """How many claims find a lesion near their slice, and how many find any."""
+    found = [fit for c in group if (fit := search.fit(c, numbering)).regions]
+    return sum(fit.near for fit in found), len(found)
 
 
 def _none_near(claim: Claim) -> str:

@@ -25,6 +25,17 @@ ON_SLICE = 0.5
 CONTOUR_SHARE = 0.15
 
 
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What a claim can mean under one numbering."""
+
+    regions: list[Region]
+    near: bool
+    """True if their hottest voxels lie near the slice, False if the slice only cuts them."""
+    reasons: list[str]
+    """Why other peaks are not meant."""
+
+
 @dataclass(eq=False)
 class Peaks:
     """The local maxima of one PET, its lesions grown once each."""
@@ -43,22 +54,24 @@ class Peaks:
         self.suv_N = suv_ZYX[tuple(self.index_N3.T)]
         self.axial_mm = self.pet.grid.spacing_mm[Series(self.pet.grid).axial]
 
-    def lesions(self, claim: Claim, numbering: Numbering) -> tuple[list[Region], list[str]]:
-        """Lesions whose hottest voxel has the claim's SUVmax and that lie on or near its slice; why others do not."""
+    def lesions(self, claim: Claim, numbering: Numbering) -> Fit:
+        """Lesions whose hottest voxel has the claim's SUVmax and lies near its slice; if there is none, those that the
+        slice cuts further off."""
         seeds_N3, faint_N3, reasons = self._of_value(claim)
         found: list[Region] = []
+        cut: list[Region] = []
         near_N = self._off(claim, numbering, seeds_N3) <= NEAR_SLICES + 1e-6
         for seed, near in zip(seeds_N3, near_N, strict=True):
             region = self._lesion(_zyx(seed), claim.suv_max)
             if isinstance(region, str):
                 reasons = [*reasons, region] if near else reasons
-            elif any(other.mask_ZYX[region.seed] for other in found):
-                continue  # two voxels of one lesion
-            elif near or self._cut_by(region, claim, numbering):
-                found.append(region)
-        if not found and len(faint_N3) and (self._off(claim, numbering, faint_N3) <= NEAR_SLICES).any():
+            elif near:
+                _add(found, region)
+            elif self._cut_by(region, claim, numbering):
+                _add(cut, region)
+        if not found and not cut and len(faint_N3) and (self._off(claim, numbering, faint_N3) <= NEAR_SLICES).any():
             reasons = [*reasons, f"SUV {claim.suv_max:g} is found only beside something hotter, not as a lesion's own"]
-        return found, reasons
+        return Fit(found or cut, bool(found), reasons)
 
     def beside(self, claim: Claim, numbering: Numbering) -> list[Region]:
         """Lesions a little hotter than the claim, with a voxel of its SUV on the very slice."""
@@ -109,6 +122,12 @@ class Peaks:
 
     def _off(self, claim: Claim, numbering: Numbering, index_N3: Array) -> Array:
         return slices_off(claim, self.pet.grid.index_to_mm(index_N3), self.series, numbering, self.axial_mm)
+
+
+def _add(found: list[Region], region: Region) -> None:
+    """Two voxels of one lesion are one lesion."""
+    if not any(other.mask_ZYX[region.seed] for other in found):
+        found.append(region)
 
 
 def _zyx(index: Array) -> Zyx:

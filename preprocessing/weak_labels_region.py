@@ -64,6 +64,8 @@ LEAST_VOXELS = 3
 LARGEST_ML = 5000.0
 _SHELL_MM = (8.0, 25.0)
 _AIR_SUV = 0.15
+_AS_HOT, _APART = 0.98, 0.4
+"""Foci of one tumour may be as hot as each other; two lesions are apart at 40% of the SUVmax."""
 _TIGHTER, _JUMP, _JUMP_ML = 1.15, 3.0, 60.0
 """A threshold leaks if one 15% higher gives less than a third of its volume, and that is no small lesion's blur."""
 
@@ -84,7 +86,7 @@ def grow(pet: Volume, seed: Zyx, growth: Growth, suv_max: float | None = None) -
     suv_ZYX = np.ascontiguousarray(pet.array_ZYX[box], np.float32)
     here = (seed[0] - start[0], seed[1] - start[1], seed[2] - start[2])
     hottest = float(suv_ZYX[here])
-    hotter_ZYX = suv_ZYX > hottest
+    hotter_ZYX = _rivals(suv_ZYX, here)
     valley = _valley(suv_ZYX, hotter_ZYX, here)
     if valley > (1 - growth.least_drop) * hottest:
         return f"SUV {hottest:.2f} is a secondary peak: a hotter voxel is reached without falling under {valley:.2f}"
@@ -108,6 +110,13 @@ def grow(pet: Volume, seed: Zyx, growth: Growth, suv_max: float | None = None) -
     whole_ZYX = np.zeros(pet.grid.shape, bool)
     whole_ZYX[box] = mask_ZYX
     return Region(whole_ZYX, seed, hottest, threshold, background, valley >= threshold)
+
+
+def _rivals(suv_ZYX: Array, seed: Zyx) -> Array:
+    """What is hotter than the seed, and what is as hot but another piece at `_APART` of it: a lesion of its own."""
+    hottest = float(suv_ZYX[seed])
+    apart_ZYX = (suv_ZYX >= _AS_HOT * hottest) & ~_component(suv_ZYX >= _APART * hottest, seed)
+    return (suv_ZYX > hottest) | apart_ZYX
 
 
 def _component(members_ZYX: Array, seed: Zyx) -> Array:

@@ -161,6 +161,36 @@ def verify(
     typer.echo(f"{cache}: no fault found")
 
 
+@app.command("weak-label")
+def weak_label(
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="Cache of studies with PET and reports.")],
+    out: Annotated[Path, typer.Option("--out", metavar="MANIFEST", help="Manifest to write; masks lie beside it.")],
+    manifest: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Manifest that CACHE was made from; its rows are kept.")
+    ] = None,
+    audit: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Pages to accept or reject labels; decisions there are honoured.")
+    ] = None,
+    only_accepted: Annotated[
+        bool, typer.Option("--only-accepted", help="Keep only labels that a human has accepted.")
+    ] = False,
+) -> None:
+    """Masks from report sentences that name an SUVmax and a slice; each sentence gets a label or a reason why not.
+
+    Example: vol3d weak-label out/cache --out out/weak/manifest.jsonl --audit out/weak/audit
+    """
+    from vol3d.workflows.weak_label import weak_label as run_weak_label
+
+    if only_accepted and audit is None:
+        raise ConfigError("expected --audit DIR with --only-accepted, found none: decisions are read from there")
+    done = run_weak_label(cache, out, manifest=manifest, audit=audit, only_accepted=only_accepted)
+    typer.echo(
+        f"{done.labels} labels in {done.studies} studies, {done.refused} sentences without, {done.rejected} rejected, "
+        f"{done.described} masks described: {out}"
+    )
+    _fail_with(done.failed, "failed")
+
+
 @app.command()
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training config (YAML).")],
