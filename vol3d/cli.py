@@ -302,7 +302,70 @@ def report(
         checkpoint, source, out, context=Context(indication=indication, comparison=comparison), prior=prior,
         keep_all=keep_all, beams=beam, device=_device(device), assume_hu=assume_hu,
     )  # fmt: skip
+    script_output.facts(done=summary.done, failed=summary.failed, out=out)
     typer.echo(f"{len(summary.done)} studies written to {out}")
+    _fail_with(summary.failed, "failed")
+
+
+@app.command()
+def answer(
+    checkpoint: CheckpointPath,
+    source: Input,
+    question: Annotated[list[str], typer.Option(help="A question in words; repeat for more.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for answers.json and the evidence masks.")] = None,
+    indication: Annotated[str | None, typer.Option(help="Why the study was made.")] = None,
+    device: Device = "auto",
+    assume_hu: Annotated[
+        bool, typer.Option("--assume-hu", help="Trust that a suspicious CT holds HU; recorded.")
+    ] = False,
+) -> None:
+    """Answer questions: what they ask about is segmented, numbers are measured, nothing is said against the image.
+
+    Example: vol3d answer out/run study/ --question "How large is the tumour?" --question "Which side is it on?"
+    """
+    from dataclasses import asdict
+
+    from vol3d.workflows.answer import answer as run_answer
+    from vol3d.workflows.drafts import Context
+
+    found, summary = run_answer(
+        checkpoint, source, question, out=out, context=Context(indication=indication), device=_device(device),
+        assume_hu=assume_hu,
+    )  # fmt: skip
+    script_output.facts(answers={study: [asdict(a) for a in answers] for study, answers in found.items()})
+    for study, answers in found.items():
+        for given in answers:
+            sure = "" if given.probability is None else f", probability {given.probability:.2f}"
+            typer.echo(f"{study}: {given.question} {given.text} ({given.reason}{sure})")
+    _fail_with(summary.failed, "failed")
+
+
+@app.command()
+def infer(
+    checkpoint: CheckpointPath,
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="manifest.jsonl, or a study folder.")],
+    out: Out,
+    prompts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Phrases to segment, one a line; without, none are.")
+    ] = None,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Only every N-th study, from the I-th.")] = "1/1",
+    device: Device = "auto",
+    assume_hu: Annotated[
+        bool, typer.Option("--assume-hu", help="Trust that a suspicious CT holds HU; recorded.")
+    ] = False,
+) -> None:
+    """Masks, findings and a report for every study, in one batch. Run again to resume; what is done is kept.
+
+    Example: vol3d infer out/run manifest.jsonl --prompts prompts.txt --out out/infer --shard 1/4
+    """
+    from vol3d.workflows.infer import infer as run_infer
+
+    summary = run_infer(
+        checkpoint, manifest, out, prompts=_lines(prompts) if prompts else [], shard=_shard(shard),
+        device=_device(device), assume_hu=assume_hu,
+    )  # fmt: skip
+    script_output.facts(done=summary.done, kept=summary.kept, failed=summary.failed, out=out)
+    typer.echo(f"{len(summary.done)} done, {len(summary.kept)} kept, {len(summary.failed)} failed: {out}")
     _fail_with(summary.failed, "failed")
 
 
