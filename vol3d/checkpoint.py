@@ -25,6 +25,10 @@ from vol3d.data.channels import ChannelConfig
 from vol3d.errors import CheckpointError, ConfigError
 from vol3d.files import sha256_of, sync
 from vol3d.metrics.operating import OperatingPoint
+from vol3d.model.reader import CONFIG as READER_CONFIG
+from vol3d.model.reader import WEIGHTS as READER_WEIGHTS
+from vol3d.model.reader import StudyReader
+from vol3d.model.tokenizer import FILE as TOKENIZER
 from vol3d.model.vlm import CONFIG, WEIGHTS, VisionLanguageModel
 from vol3d.text.prompts import FindingPrompts
 from vol3d.types import Zyx
@@ -32,6 +36,7 @@ from vol3d.types import Zyx
 SCHEMA = 1
 RECORD = "checkpoint.json"
 FILES = (WEIGHTS, CONFIG, RECORD)
+READER_FILES = (READER_WEIGHTS, READER_CONFIG, TOKENIZER)
 RUN_CHOICES = ("best", "last")
 """Model folders of a run, the preferred first."""
 
@@ -194,6 +199,46 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
         ) from None
     model = VisionLanguageModel.from_pretrained(folder).to(device).eval()
     return Checkpoint(model, channels, (z, y, x), recipe, digest, calibration, predict, provenance, findings)
+
+
+def attach_reader(folder: Path, reader: Path) -> None:
+    """Puts a trained reader beside the model it belongs to; the folder is replaced as a whole."""
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        shutil.copytree(folder, temporary)
+        for name in READER_FILES:
+            shutil.copyfile(reader / name, temporary / name)
+            sync(temporary / name)
+        record = json.loads((temporary / RECORD).read_text())
+        record["reader"] = {"weights_sha256": sha256_of(temporary / READER_WEIGHTS)}
+        (temporary / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        sync(temporary / RECORD)
+        replace_folder(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def load_reader(path: Path, device: str | torch.device = "cpu") -> StudyReader | None:
+    """The reader beside the model that `load_checkpoint` finds, in evaluation mode; None where there is none.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+        ModelUnavailableError: the pretrained language model below it is not on this machine.
+    """
+    folder = find_model_folder(Path(path))
+    record = json.loads((folder / RECORD).read_text()).get("reader")
+    if record is None:
+        return None
+    if missing := [name for name in READER_FILES if not (folder / name).is_file()]:
+        raise CheckpointError(f"expected {', '.join(READER_FILES)} in {folder}, found no {missing[0]}; copy it again")
+    found = sha256_of(folder / READER_WEIGHTS)
+    if found != record["weights_sha256"]:
+        raise CheckpointError(
+            f"{folder}: expected reader weights with SHA-256 {record['weights_sha256']}, found {found}; the files are "
+            f"damaged or do not belong together, copy the folder again"
+        )
+    return StudyReader.from_pretrained(folder).to(device).eval()
 
 
 def find_model_folder(path: Path) -> Path:
