@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from vol3d.data.contrast import ContrastBatch
 from vol3d.data.sample import Sample
 from vol3d.errors import ConfigError
+from vol3d.text.knowledge import ORGAN_NAMES
 
 _WATCH_SECONDS = 2.0
 
@@ -43,13 +45,14 @@ class Batch:
     present_BP: Tensor
     """float32; nan: no presence loss."""
     known_BP: Tensor
-    """bool; False: no loss."""
+    """bool; False: no mask loss."""
     tokens_BPTE: Tensor
     token_mask_BPT: Tensor
     study_ids: tuple[str, ...]
     phrases: tuple[tuple[str, ...], ...]
     index: Tensor
     """int64 [B], the sample numbers."""
+    contrast: ContrastBatch | None = None
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -68,7 +71,10 @@ class Batch:
 
     def _map(self, change: Any) -> Batch:
         values = {name: self[name] for name in self.keys()}
-        return Batch(**{name: change(v) if isinstance(v, Tensor) else v for name, v in values.items()})
+        values = {name: change(v) if isinstance(v, Tensor) else v for name, v in values.items()}
+        if self.contrast is not None:
+            values["contrast"] = self.contrast.map(change)
+        return Batch(**values)
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,24 @@ class Collate:
             study_ids=tuple(s.study_id for s in samples),
             phrases=phrases,
             index=torch.tensor([s.index for s in samples], dtype=torch.int64),
+            contrast=self._contrast(samples),
+        )
+
+    def _contrast(self, samples: Sequence[Sample]) -> ContrastBatch | None:
+        parts = [s.contrast for s in samples if s.contrast is not None]
+        if not parts:
+            return None
+        (tokens, mask), (organ_tokens, organ_mask) = (
+            self.tokens.batch(texts) for texts in ([p.texts for p in parts], [tuple(ORGAN_NAMES.values())])
+        )
+        return ContrastBatch(
+            tokens_BSTE=torch.as_tensor(tokens, dtype=torch.float32),
+            token_mask_BST=torch.as_tensor(mask, dtype=torch.bool),
+            text_BSC=torch.stack([p.text_SC for p in parts]),
+            study_BC=torch.stack([p.study_C for p in parts]),
+            organ_tokens_OTE=torch.as_tensor(organ_tokens, dtype=torch.float32)[0],
+            organ_mask_OT=torch.as_tensor(organ_mask, dtype=torch.bool)[0],
+            texts=tuple(p.texts for p in parts),
         )
 
 

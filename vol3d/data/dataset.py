@@ -1,8 +1,9 @@
 """Patches straight from the cache. Sample i is a pure function of (seed, i): no state, no epoch, no worker in it.
 
 A patch is drawn round a voxel of a mask that is asked for, or anywhere. Asked are masks of the study, those that reach
-the patch more often than the rest, and phrases that the study lists as absent. What the study does not state is never
-asked. A dataset raises; it never returns another sample instead.
+the patch more often than the rest, phrases that the study lists as absent, and on request what its report, labels and
+findings say without a mask. What the study does not state is never asked. A dataset raises; it never returns another
+sample instead.
 """
 
 from __future__ import annotations
@@ -21,10 +22,19 @@ from torch.utils.data import Dataset
 from vol3d.cache import Cache, Entry
 from vol3d.data.augment import OFF, AugmentConfig, Motion, draw_motion
 from vol3d.data.channels import ChannelConfig
-from vol3d.data.index import Question, StudyRecord, all_texts, draw_mask, index_studies, touches, word_questions
+from vol3d.data.index import (
+    Question,
+    StudyRecord,
+    all_texts,
+    draw_mask,
+    index_studies,
+    touches,
+    word_questions,
+)
 from vol3d.data.patch import OpenStudy, PatchReader, place_patch
 from vol3d.data.phrases import names_direction, swap_sides, wordings
 from vol3d.data.sample import Sample
+from vol3d.data.words import WordConfig, Words, contrast_texts
 from vol3d.errors import CacheError, ConfigError
 from vol3d.types import Array, Zyx
 
@@ -32,7 +42,7 @@ _OPEN_ENTRIES = 32  # entries a process keeps open, with the foreground voxels i
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(WordConfig):
     """How patches are drawn from a cache and what is asked of them."""
 
     patch_size: Zyx
@@ -64,6 +74,7 @@ class DataConfig:
     """Split for validation."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.patch_size) < 8:
             raise ConfigError(f"expected a patch_size (z, y, x) of at least 8 voxels each, found {self.patch_size}")
         if self.phrases_per_patch < 1 or self.workers < 0 or self.presence_voxels < 1:
@@ -102,7 +113,13 @@ class PatchDataset(Dataset[Sample]):
             raise CacheError("expected studies to draw patches from, found none; check the split names in the manifest")
         self.cache, self.config, self.seed = cache, config, seed
         self.augmentation = config.augmentation if augment else OFF
-        self.studies = index_studies(cache.entry(s) for s in studies)
+        self.studies = index_studies(
+            (cache.entry(s) for s in studies),
+            statements=config.statements_per_patch > 0,
+            contrast=config.contrast_texts > 0,
+        )
+        wordy = config.statements_per_patch or config.contrast_texts
+        self._words = Words(self.studies, config, config.patch_size, seed) if wordy else None
         self._opened: OrderedDict[tuple[int, str], OpenStudy] = OrderedDict()
         self._order: tuple[int, Array] | None = None
 
@@ -113,9 +130,13 @@ class PatchDataset(Dataset[Sample]):
         return {**self.__dict__, "_opened": OrderedDict(), "_order": None}
 
     def texts(self) -> list[str]:
-        """Every text that a sample can carry; fill the embedding bank with them before training."""
+        """Every text that is asked of a patch; fill the embedding bank with them before training."""
         swapped = self.augmentation.mirror_lr == "swap_words"
         return all_texts(self.studies, wording=self.augmentation.wording, swapped=swapped)
+
+    def contrast_texts(self) -> list[str]:
+        """Every text that a patch is contrasted with, and the organs' names; the bank needs them, too."""
+        return contrast_texts(self.studies, self.config, swapped=self.augmentation.mirror_lr == "swap_words")
 
     def __getitem__(self, index: int) -> Sample:
         if index < 0:
@@ -131,8 +152,8 @@ class PatchDataset(Dataset[Sample]):
         image_CZYX = reader.image(rng, self.config.channels, self.augmentation, shown)
         mask_PZYX = self._answer(questions, reader)
         present, known = self._targets(questions, mask_PZYX, reader.covered())
-        filler = next(q.phrase for q in questions if q)
-        return Sample(
+        filler = next((q.phrase for q in questions if q), "")
+        sample = Sample(
             study_id=study.study_id,
             index=index,
             image_CZYX=image_CZYX,
@@ -141,6 +162,7 @@ class PatchDataset(Dataset[Sample]):
             present_P=torch.tensor(present, dtype=torch.float32),
             known_P=torch.tensor(known, dtype=torch.bool),
         )
+        return self._words.add(sample, study, opened, start, motion) if self._words else sample
 
     # -- what to ask, and where --------------------------------------------------------------------------------------
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vol3d.cache import Entry, MaskRecord
 from vol3d.data.phrases import swap_sides, wordings
+from vol3d.data.statements import NOTHING, Knowledge, read_knowledge
 from vol3d.errors import CacheError
 from vol3d.types import Array
 
@@ -34,6 +35,8 @@ class StudyRecord:
     """One a mask, see the module."""
     absent: tuple[str, ...]
     """Phrases that the study lists as not there."""
+    knowledge: Knowledge = NOTHING
+    """What report, labels and findings say, as far as the run asks for it."""
 
     def owners(self, phrase: str) -> tuple[MaskRecord, ...]:
         """Every mask that the phrase is said to describe; their union is its truth."""
@@ -51,8 +54,10 @@ def same_text(one: str, other: str) -> bool:
     return one.lower().split() == other.lower().split()
 
 
-def index_studies(entries: Iterable[Entry]) -> tuple[StudyRecord, ...]:
-    """Reads what each entry lists and weighs its masks.
+def index_studies(
+    entries: Iterable[Entry], *, statements: bool = False, contrast: bool = False
+) -> tuple[StudyRecord, ...]:
+    """Reads what each entry lists and weighs its masks; on request also what its words say.
 
     Raises:
         CacheError: a study can answer nothing, or lists a phrase both as present and as absent.
@@ -67,14 +72,16 @@ def index_studies(entries: Iterable[Entry]) -> tuple[StudyRecord, ...]:
             raise CacheError(
                 f"{entry.study_id}: {both[0]!r} is listed both for a mask and as absent; correct the manifest"
             )
-        if not masks and not absent:
+        known = read_knowledge(entry, masks, statements=statements, contrast=contrast)
+        if not masks and not absent and not any(known.texts()) and not known.sections:
+            also = ", labels or a report" if statements or contrast else ""
             raise CacheError(
-                f"{entry.study_id}: expected masks with phrases or absent phrases to train on, found none; "
+                f"{entry.study_id}: expected masks with phrases{also} or absent phrases to train on, found none; "
                 f"leave the study out of the split"
             )
-        found.append((entry.study_id, masks, absent))
-    counts = Counter(concept(m) for _, masks, _ in found for m in masks)
-    return tuple(StudyRecord(s, m, tuple(1 / counts[concept(r)] for r in m), a) for s, m, a in found)
+        found.append((entry.study_id, masks, absent, known))
+    counts = Counter(concept(m) for _, masks, _, _ in found for m in masks)
+    return tuple(StudyRecord(s, m, tuple(1 / counts[concept(r)] for r in m), a, k) for s, m, a, k in found)
 
 
 def concept(mask: MaskRecord) -> str:
@@ -99,11 +106,16 @@ def draw_mask(rng: np.random.Generator, study: StudyRecord, candidates: Sequence
 
 
 def all_texts(studies: Iterable[StudyRecord], *, wording: bool, swapped: bool) -> list[str]:
-    """Every text that sampling can ever draw, sorted: what the embedding bank has to hold."""
+    """Every phrase and statement that sampling can ever draw, sorted: what the embedding bank has to hold.
+
+    Statements are asked as they stand: a report's sentence is wording enough.
+    """
+    studies = tuple(studies)
     phrases = {p for study in studies for p in study.phrases()}
+    statements = {t for study in studies for t in study.knowledge.texts()}
     if swapped:
-        phrases |= {s for p in phrases if (s := swap_sides(p)) is not None}
-    return sorted({text for p in phrases for text in (wordings(p) if wording else (p,))})
+        phrases, statements = (ts | {s for t in ts if (s := swap_sides(t)) is not None} for ts in (phrases, statements))
+    return sorted({text for p in phrases for text in (wordings(p) if wording else (p,))} | statements)
 
 
 def touches(points_N3: Array, start: Sequence[int], stop: Sequence[int]) -> bool:
@@ -117,6 +129,48 @@ class Question:
 
     phrase: str
     masks: tuple[MaskRecord, ...]
+
+
+def draw_statements(
+    rng: np.random.Generator,
+    known: Knowledge,
+    total: int,
+    absent_fraction: float,
+    hard_fraction: float,
+    fits: Callable[[str, bool], bool],
+) -> list[tuple[str, bool] | None]:
+    """`total` statements with whether they are true, no text twice; None where there is nothing more to ask.
+
+    Args:
+        rng: of this sample's statements.
+        known: of the study.
+        total: how many.
+        absent_fraction: of them untrue ones, as far as there are both.
+        hard_fraction: of the untrue ones those that are one detail away from the truth, as far as there are both.
+        fits: whether a patch can answer a statement, true or untrue.
+    """
+    kinds = {"present": list(known.present), "absent": list(known.absent), "hard": list(known.hard)}
+    out: list[tuple[str, bool] | None] = []
+    while len(out) < total:
+        untrue = "hard" if rng.random() < hard_fraction else "absent"
+        first = untrue if rng.random() < absent_fraction else "present"
+        others = [k for k in (untrue, "absent", "hard", "present") if k != first]
+        drawn = next((d for kind in (first, *others) if (d := _draw(rng, kinds[kind], kind == "present", fits))), None)
+        out.append(drawn)
+        if drawn is None:
+            break
+    return out + [None] * (total - len(out))
+
+
+def _draw(
+    rng: np.random.Generator, texts: list[str], present: bool, fits: Callable[[str, bool], bool]
+) -> tuple[str, bool] | None:
+    """Takes texts out until one fits."""
+    while texts:
+        text = texts.pop(int(rng.integers(len(texts))))
+        if fits(text, present):
+            return text, present
+    return None
 
 
 def word_questions(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from vol3d.data.contrast import Contrast
+
 
 @dataclass
 class Sample:
@@ -17,10 +19,12 @@ class Sample:
     image_CZYX: Tensor
     """float32, see `vol3d.data.channels`."""
     phrases: tuple[str, ...]
-    """P texts as the text encoder sees them."""
+    """P texts as the text encoder sees them; then, if the run asks for them, statements that no mask shows."""
     mask_PZYX: Tensor
     """uint8 0/1."""
     present_P: Tensor
     """float32: 1 the phrase is in this patch, 0 it is not, nan unknown or too little of it: no presence loss."""
     known_P: Tensor
-    """bool: False where the mask is unknown here (or the phrase only fills up the list): no loss at all."""
+    """bool: False where the mask is unknown here (or the phrase only fills up the list): no mask loss."""
+    contrast: Contrast | None = None
+    """Section texts to contrast the image with, if the run asks for them."""

@@ -1,7 +1,8 @@
 """What a study's words say beside its masks: statements that are true or untrue of it, and its report by organ.
 
-Sources are report, labels and structured findings. What none of them states is unknown, and where two of them contradict
-each other it is unknown too. Nothing here knows of patches; `dataset` decides which statement a patch can answer.
+Sources are report, labels and structured findings. What none of them states is unknown, and where two of them
+contradict each other it is unknown too. Nothing here knows of patches; `words` decides which statement a patch can
+answer.
 """
 
 from __future__ import annotations
@@ -222,7 +223,8 @@ def _sections(placed: Sequence[Placed]) -> tuple[Section, ...]:
 
 
 def _joined(phrases: Sequence[str]) -> str:
-    words, kept = 0, []
+    words = 0
+    kept: list[str] = []
     for phrase in dict.fromkeys(phrases):
         if words + len(phrase.split()) > MOST_WORDS and kept:
             break
