@@ -73,6 +73,6 @@ def cached(rows, folder):
 @pytest.fixture(name="make")
 def maker():
     return SimpleNamespace(
-        grid=GRID, recipe=RECIPE, chest=chest, box=box, ct=ct_file, mask=mask_file, channels=channels_file, csv=csv_file,
-        cached=cached,
+        grid=GRID, recipe=RECIPE, chest=chest, box=box, ct=ct_file, mask=mask_file, channels=channels_file,
+        csv=csv_file, cached=cached,
     )  # fmt: skip

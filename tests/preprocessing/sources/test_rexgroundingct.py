@@ -1,0 +1,75 @@
+import json
+
+import numpy as np
+import pytest
+
+from preprocessing.sources import rexgroundingct
+from vol3d.errors import ManifestError
+
+SENTENCES = {"0": "Consolidation in the left lower lobe.", "1": "Nodule in the right lung."}
+
+
+def lesions(make):
+    """In HU, and as masks on the image's array: a consolidation and a nodule in the lungs."""
+    hu = make.chest()
+    masks = [make.box((6, 20, 10), (10, 26, 14)), make.box((14, 18, 26), (17, 22, 30))]
+    for mask, value in zip(masks, (30, 20), strict=True):
+        hu[mask > 0] = value
+    return hu, masks
+
+
+def write_set(root, make, turn, names=("train_1_a_1", "train_2_a_1", "valid_3_a_2")):
+    hu, masks = lesions(make)
+    drawn = [mask[:, ::-1, ::-1] if turn else mask for mask in masks]
+    drawn[0] = drawn[0] * 3  # entities of one finding have values of their own
+    for name in names:
+        make.ct(root / "train_fixed" / f"{name}.nii.gz", hu)
+        make.channels(root / "segmentations" / f"{name}.nii.gz", drawn, np.diag([1.0, 2.0, 3.0, 1.0]))
+    item = {"findings": SENTENCES, "categories": {"0": "2b", "1": "2d"}, "shape": [40, 40, 24]}
+    listed = {
+        "train": [{"name": f"{n}.nii.gz", **item} for n in names[:2]],
+        "val": [{"name": f"{n}.nii.gz", **item} for n in names[2:]], "test": [{"name": "valid_9_a_1.nii.gz", **item}],
+    }  # fmt: skip
+    (root / "dataset.json").write_text(json.dumps(listed))
+    return masks
+
+
+@pytest.mark.parametrize("turn", [False, True])
+def test_each_sentence_gets_its_mask_where_the_image_has_it(tmp_path, make, turn):
+    masks = write_set(tmp_path / "rex", make, turn)
+    rows = rexgroundingct.rows(tmp_path / "rex")
+    assert {row["study_id"]: row["split"] for row in rows} == {
+        "train_1_a_1": "train", "train_2_a_1": "train", "valid_3_a_2": "val",
+    }  # fmt: skip
+    cache, summary = make.cached(rows, tmp_path)
+    assert not summary.quarantined
+    entry = cache.entry("train_1_a_1")
+    for record, mask, sentence in zip(entry.masks, masks, SENTENCES.values(), strict=True):
+        assert record.phrases == (sentence,)
+        assert np.array_equal(entry.read_mask(record.name, (0, 0, 0), entry.grid.shape), mask)
+    assert entry.masks[1].label == "pulmonary nodule or mass"
+
+
+def test_masks_that_fit_nowhere_are_refused(tmp_path, make):
+    write_set(tmp_path, make, turn=False)
+    rng = np.random.default_rng(5)
+    for n, path in enumerate(sorted((tmp_path / "segmentations").glob("*.nii.gz"))):
+        _, masks = lesions(make)
+        volume = rng.normal(0, 1, make.grid.shape)
+        for mask in masks:  # half of the findings fit as they are, the others turned
+            volume[(mask if (n + int(mask[6].any())) % 2 else mask[:, ::-1, ::-1]) > 0] = 500
+        make.ct(tmp_path / "train_fixed" / path.name, volume)
+    with pytest.raises(ManifestError, match=r"edges of the image.*for 6 findings"):
+        rexgroundingct.rows(tmp_path)
+
+
+def test_missing_pieces_are_named(tmp_path, make):
+    with pytest.raises(ManifestError, match=r"dataset\.json"):
+        rexgroundingct.rows(tmp_path)
+    write_set(tmp_path, make, turn=False)
+    (tmp_path / "train_fixed" / "train_2_a_1.nii.gz").unlink()
+    rows = {row["study_id"]: row for row in rexgroundingct.rows(tmp_path)}
+    assert "train_2_a_1.nii.gz" in rows["train_2_a_1"]["refused"]
+    (tmp_path / "dataset.json").write_text("[]")
+    with pytest.raises(ManifestError, match="train, val and test"):
+        rexgroundingct.rows(tmp_path)

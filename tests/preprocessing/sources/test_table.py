@@ -1,0 +1,73 @@
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from preprocessing.sources import table
+from vol3d.errors import ManifestError
+
+HEADER = "study_id,patient_id,ct,absent,report.findings,labels.nodule,meta.sex,mask,mask.phrases,mask.value,split"
+
+
+@pytest.fixture
+def folder(tmp_path, make):
+    make.ct(tmp_path / "a" / "ct.nii.gz")
+    make.mask(tmp_path / "a" / "seg.nii.gz", make.box((4, 4, 4), (6, 6, 6)) + 2 * make.box((8, 8, 8), (10, 10, 10)))
+    return tmp_path
+
+
+def test_rows_of_a_study_are_its_masks(folder, make):
+    make.csv(
+        folder / "studies.csv", HEADER,
+        's1,p1,a/ct.nii.gz,cyst; stone,"Nodule, left.",1,F,a/seg.nii.gz,nodule;left nodule,1,train',
+        "s1,,,,,,,a/seg.nii.gz,mass,2,",
+    )  # fmt: skip
+    (row,) = table.rows(folder)
+    assert row["absent"] == ["cyst", "stone"]
+    assert row["report"] == {"findings": "Nodule, left."}
+    assert row["labels"] == {"nodule": 1}
+    assert row["split"] in ("train", "val")
+    cache, summary = make.cached([row], folder)
+    assert not summary.quarantined
+    assert [(m.phrases, m.voxels) for m in cache.entry("s1").masks] == [(("nodule", "left nodule"), 8), (("mass",), 8)]
+
+
+def test_parquet_gives_the_same_rows(folder, make):
+    make.csv(folder / "studies.csv", "study_id,ct,labels.nodule,meta.age", "s1,a/ct.nii.gz,-1,50", "s2,a/ct.nii.gz,0,")
+    from_csv = table.rows(folder / "studies.csv")
+    columns = {"study_id": ["s1", "s2"], "ct": ["a/ct.nii.gz"] * 2, "labels.nodule": [-1, 0], "meta.age": [50.0, None]}
+    (folder / "sub").mkdir()
+    parquet.write_table(pyarrow.table(columns), folder / "studies.parquet")
+    assert [{**r, "split": ""} for r in table.rows(folder / "studies.parquet")] == [
+        {**r, "split": ""} for r in from_csv
+    ]
+    assert from_csv[0]["labels"] == {"nodule": None}
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (("study_id,ct,phrases", "s1,a/ct.nii.gz,x"), "unknown column 'phrases'; did you mean 'mask.phrases'"),
+        (("ct", "a/ct.nii.gz"), "expected the column 'study_id', found ct"),
+        (("study_id,ct", ",a/ct.nii.gz"), "row 2: expected a study_id"),
+        (("study_id,ct,labels.x", "s1,a/ct.nii.gz,yes"), "row 2: expected a label of 1, 0 or -1"),
+        (("study_id,ct,split", "s1,a/ct.nii.gz,train", "s1,,val"), "row 3: expected split 'train'"),
+        (("study_id,ct,mask,mask.value", "s1,a,m,two"), "whole number, found 'two'"),
+        (("study_id",), "at least one study"),
+    ],
+)
+def test_faults_are_named_with_their_row(tmp_path, make, lines, words):
+    make.csv(tmp_path / "t.csv", *lines)
+    with pytest.raises(ManifestError, match=words):
+        table.rows(tmp_path)
+
+
+def test_which_table_has_to_be_clear(tmp_path, make):
+    with pytest.raises(ManifestError, match="found none"):
+        table.rows(tmp_path)
+    make.csv(tmp_path / "a.csv", "study_id")
+    make.csv(tmp_path / "b.tsv", "study_id")
+    with pytest.raises(ManifestError, match=r"a\.csv.*b\.tsv.*name the file"):
+        table.rows(tmp_path)
+    (tmp_path / "c.parquet").write_bytes(b"no")
+    with pytest.raises(ManifestError, match="parquet file, found one that cannot be read"):
+        table.rows(tmp_path / "c.parquet")
