@@ -119,7 +119,8 @@ def write_pages(folder: Path, items: Sequence[Item], refused: Sequence[tuple[str
 
 def _card(item: Item) -> str:
     facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in item.facts.items())
-    image = f'<img alt="slices and projection with the mask" src="data:image/png;base64,{base64.b64encode(item.png).decode()}">'
+    data = base64.b64encode(item.png).decode()
+    image = f'<img alt="slices and projection with the mask" src="data:image/png;base64,{data}">'
     return (
         f'<article tabindex="0" data-id="{escape(item.id)}" data-mask="{escape(item.mask)}" '
         f'data-study="{escape(item.study_id)}" data-verdict="{item.verdict or ""}">'
@@ -130,10 +131,8 @@ def _card(item: Item) -> str:
 
 
 def _table(refused: Sequence[tuple[str, str, str]]) -> str:
+    if not refused:
+        return ""
     rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in refused)
-    return (
-        f"<h2>{len(refused)} sentences without a label</h2><table><tr><th>study</th><th>sentence</th><th>why not</th></tr>"
-        f"{rows}</table>"
-        if refused
-        else ""
-    )
+    head = "<tr><th>study</th><th>sentence</th><th>why not</th></tr>"
+    return f"<h2>{len(refused)} sentences without a label</h2><table>{head}{rows}</table>"

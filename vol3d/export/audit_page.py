@@ -4,11 +4,14 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Weak labels, page {{PAGE}}</title>
 <style>
-body { font: 16px/1.45 sans-serif; margin: 0 auto; max-width: 80rem; padding: 1rem; background: #16181c; color: #e8e8e8; }
+body { font: 16px/1.45 sans-serif; margin: 0 auto; max-width: 80rem; padding: 1rem; }
+body { background: #16181c; color: #e8e8e8; }
 a { color: #8cc4ff; } b { padding: 0 .2rem; }
 header { position: sticky; top: 0; background: #16181c; padding: .5rem 0; border-bottom: 1px solid #444; z-index: 1; }
-article { border: 1px solid #444; border-left: .6rem solid #777; border-radius: 4px; margin: 1rem 0; padding: .4rem 1rem; }
-article[data-verdict=accept] { border-left-color: #4caf50; } article[data-verdict=reject] { border-left-color: #e05555; }
+article { border: 1px solid #444; border-left: .6rem solid #777; border-radius: 4px; }
+article { margin: 1rem 0; padding: .4rem 1rem; }
+article[data-verdict=accept] { border-left-color: #4caf50; }
+article[data-verdict=reject] { border-left-color: #e05555; }
 article:focus { outline: 2px solid #8cc4ff; }
 h2 { font-size: 1rem; margin: .2rem 0; color: #aaa; } blockquote { font-size: 1.15rem; margin: .3rem 0; }
 img { width: 100%; height: auto; } p { margin: .4rem 0; }

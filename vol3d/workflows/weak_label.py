@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,22 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from preprocessing.study import KEYED
 from preprocessing.weak_labels import Label, label_study
 from preprocessing.weak_labels_checks import Organs
 from preprocessing.weak_labels_describe import NamedMask, describe
 from preprocessing.weak_labels_slices import series_of
 from preprocessing.weak_labels_text import Refusal
 from vol3d.cache import Cache, Entry
-from vol3d.errors import ManifestError, Vol3dError
+from vol3d.errors import Vol3dError
 from vol3d.export.audit import Decision, Item, picture, read_decisions, write_pages
-from vol3d.export.nifti import read_array, write_nifti
 from vol3d.files import write_whole
 from vol3d.geometry import Grid
 from vol3d.measure import diameters, volume_ml
 from vol3d.progress import progress
 from vol3d.types import Array
 from vol3d.volume import Volume
+from vol3d.workflows.weak_label_rows import base_row, common_mask, source_rows, write_mask
 
 
 @dataclass
@@ -89,11 +87,10 @@ def weak_label(
         show_progress: a bar.
 
     Raises:
-        CacheError, ManifestError, Vol3dError: nothing can be done at all. A study that cannot be read is in the summary.
+        Vol3dError: nothing can be done at all. A study that cannot be read is in the summary.
     """
-    work = _Work(
-        Cache(cache), Path(out), _rows(Path(cache), manifest), read_decisions(audit) if audit else {}, audit, only_accepted
-    )  # fmt: skip
+    decisions = read_decisions(audit) if audit else {}
+    work = _Work(Cache(cache), Path(out), source_rows(Path(cache), manifest), decisions, audit, only_accepted)
     work.out.parent.mkdir(parents=True, exist_ok=True)
     with progress("weak-label", len(work.cache.study_ids), "studies", enabled=show_progress) as advance:
         for study_id in work.cache.study_ids:
@@ -111,10 +108,12 @@ def weak_label(
 
 
 def _study(work: _Work, entry: Entry) -> None:
-    row = _base_row(work, entry)
-    masks, findings = list(row.get("masks", [])), list(row.get("findings", []))
+    row = base_row(work.rows, entry, work.out)
+    earlier = {f["id"] for f in row.get("findings", []) if f.get("weak")}  # of a cache that has weak labels already
+    masks = [m for m in row.get("masks", []) if m.get("finding_id") not in earlier]
+    findings = [f for f in row.get("findings", []) if not f.get("weak")]
     if entry.report and "pet" in entry.images:
-        for mask, finding in _labelled(work, entry, _words_of(entry.masks, entry)):
+        for mask, finding in _labelled(work, entry):
             masks.append(mask)
             findings.append(finding)
     elif not entry.report:
@@ -125,10 +124,10 @@ def _study(work: _Work, entry: Entry) -> None:
 # -- sentences to masks -------------------------------------------------------------------------------------------
 
 
-def _labelled(work: _Work, entry: Entry, words: dict[str, str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _labelled(work: _Work, entry: Entry) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """New rows of ``masks`` and ``findings``: one a phrase, since what a phrase names is one mask."""
     pet = entry.pet_native()
-    organs = Organs(words, lru_cache(maxsize=None)(entry.native_mask))
+    organs = Organs(_words_of(entry), lru_cache(maxsize=None)(entry.native_mask))
     found = label_study(
         pet, entry.report, series_of(entry.source_grids, entry.slice_numbers), organs=organs, tracer=_tracer(entry)
     )
@@ -159,7 +158,7 @@ def _rows_of(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     mask_ZYX = np.any([label.region.mask_ZYX for label in labels], axis=0)
     path = work.masks / entry.study_id / f"{number:02d}.nii.gz"
-    _write_mask(path, mask_ZYX, grid)
+    write_mask(path, mask_ZYX, grid)
     name, claim = f"weak_{number:02d}", labels[0].claim
     size = diameters(mask_ZYX, grid)
     measured = {
@@ -199,9 +198,10 @@ def _record(item: Item, label: Label) -> dict[str, Any]:
     claim, region = label.claim, label.region
     return {
         "id": item.id, "mask": item.mask, "sentence": claim.sentence, "phrase": claim.phrase,
-        "suv_max": round(region.suv_max, 3), "seed_zyx": list(region.seed), "threshold_suv": round(region.threshold_suv, 3),
-        "background_suv": round(region.background_suv, 3), "voxels": int(region.mask_ZYX.sum()), "exact": label.exact,
-        "parted": region.parted, "series": label.numbering.series, "numbering": label.numbering.direction,
+        "suv_max": round(region.suv_max, 3), "seed_zyx": list(region.seed),
+        "threshold_suv": round(region.threshold_suv, 3), "background_suv": round(region.background_suv, 3),
+        "voxels": int(region.mask_ZYX.sum()), "exact": label.exact, "parted": region.parted,
+        "series": label.numbering.series, "numbering": label.numbering.direction,
         "tracer": claim.tracer, "organ": claim.organ, "side": claim.side,
     }  # fmt: skip
 
@@ -218,22 +218,14 @@ def _picture(entry: Entry, pet: Volume, mask_ZYX: Array, title: str) -> bytes:
     return picture(ct.resample_to(shown.grid) if ct else None, shown, member_ZYX, title)
 
 
-def _write_mask(path: Path, mask_ZYX: Array, grid: Grid) -> None:
-    """A file that holds the same already stays as it is, so that its cache entry stays fresh."""
-    if path.is_file() and np.array_equal(read_array(path) != 0, mask_ZYX):
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_nifti(path, mask_ZYX, grid)
-
-
 def _tracer(entry: Entry) -> str | None:
     named = entry.meta.get("tracer")
     return str(named) if named else None
 
 
-def _words_of(records: Any, entry: Entry) -> dict[str, str]:
+def _words_of(entry: Entry) -> dict[str, str]:
     """Masks of organs by name, in words: "kidney_left" is "kidney left"; masks of findings are none."""
-    return {m.name: (m.label or m.phrases[0]).replace("_", " ").lower() for m in records if not m.finding_id}
+    return {m.name: (m.label or m.phrases[0]).replace("_", " ").lower() for m in entry.masks if not m.finding_id}
 
 
 # -- masks to words -----------------------------------------------------------------------------------------------
@@ -245,9 +237,9 @@ def _describe(work: _Work, entry: Entry, masks: list[dict[str, Any]], findings: 
     if not records:
         return
     pet = entry.pet_native() if "pet" in entry.images else None
-    load: Callable[[str], Array] = entry.native_mask if pet else _common(entry)
+    load: Callable[[str], Array] = entry.native_mask if pet else common_mask(entry)
     grid = pet.grid if pet else entry.grid
-    organs = [NamedMask(name, load(name), words) for name, words in _words_of(entry.masks, entry).items()]
+    organs = [NamedMask(name, load(name), words) for name, words in _words_of(entry).items()]
     named = [NamedMask(m.name, load(m.name), " ".join([m.label or "", *m.phrases]).replace("_", " ")) for m in records]
     told = {d.name: d for d in describe(named, organs, grid, pet)}
     phrases = [d.phrase for d in told.values()]
@@ -270,72 +262,6 @@ def _describe(work: _Work, entry: Entry, masks: list[dict[str, Any]], findings: 
             findings.append(fresh)
         else:
             old |= {k: v for k, v in fresh.items() if old.get(k) is None}
-
-
-def _common(entry: Entry) -> Callable[[str], Array]:
-    return lambda name: entry.read_mask(name, (0, 0, 0), entry.grid.shape)
-
-
-# -- rows ---------------------------------------------------------------------------------------------------------
-
-
-def _rows(cache: Path, manifest: Path | None) -> dict[str, dict[str, Any]] | None:
-    """Rows of the source manifest by study, their paths absolute; None if there is no manifest."""
-    path = Path(manifest) if manifest else cache / "manifest.jsonl"
-    if not path.is_file():
-        if manifest:
-            raise ManifestError(f"expected the manifest that the cache was made from at {path}, found no file")
-        return None
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except ValueError as error:
-        raise ManifestError(f"expected JSON lines in {path}, found {error}") from None
-    return {row["study_id"]: _absolute(row, path.parent) for row in rows if isinstance(row, dict) and "study_id" in row}
-
-
-def _absolute(row: dict[str, Any], folder: Path) -> dict[str, Any]:
-    def whole(value: str) -> str:
-        return os.path.normpath(folder.absolute() / value)
-
-    out = {**row, **{k: whole(row[k]) for k in ("ct", "pet", "reading") if row.get(k)}}
-    out["masks"] = [{**mask, "path": whole(mask["path"])} for mask in row.get("masks") or []]
-    out["findings"] = [dict(finding) for finding in row.get("findings") or []]
-    return out
-
-
-def _base_row(work: _Work, entry: Entry) -> dict[str, Any]:
-    if work.rows is not None:
-        if entry.study_id not in work.rows:
-            raise ManifestError(
-                f"expected a row of {entry.study_id} in the manifest, found none; pass the manifest that made the cache"
-            )
-        return work.rows[entry.study_id]
-    return _from_cache(work, entry)
-
-
-def _from_cache(work: _Work, entry: Entry) -> dict[str, Any]:
-    """A row whose files are written from the cache: the PET as it was, the CT and masks as they are kept there."""
-    folder = work.out.with_name(f"{work.out.stem}-images") / entry.study_id
-    folder.mkdir(parents=True, exist_ok=True)
-    row: dict[str, Any] = {"study_id": entry.study_id, "patient_id": f"{KEYED}{entry.patient_key}", "masks": []}
-    for image in entry.images:
-        volume = entry.pet_native() if image == "pet" else entry.read_level("ct", 0)
-        path = folder / f"{image}.nii.gz"
-        if not path.is_file():
-            write_nifti(path, volume.array_ZYX, volume.grid)
-        row[image] = path.relative_to(work.out.parent).as_posix()
-    for record in entry.masks:
-        path = folder / f"{record.name}.nii.gz"
-        native = record.source == "pet"
-        array_ZYX = entry.native_mask(record.name) if native else _common(entry)(record.name)
-        _write_mask(path, array_ZYX != 0, entry.source_grids["pet"] if native else entry.grid)
-        mask = {"path": path.relative_to(work.out.parent).as_posix(), "label": record.label or record.name,
-                "finding_id": record.finding_id, "phrases": list(record.phrases)}  # fmt: skip
-        row["masks"].append({k: v for k, v in mask.items() if v is not None})
-    for key in ("absent", "labels", "findings", "report", "prior", "qa", "meta", "split"):
-        if entry.attributes.get(key):
-            row[key] = entry.attributes[key]
-    return row
 
 
 def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
