@@ -76,10 +76,38 @@ def poisoned(stage, place):
     return {"error": None}
 
 
+def save(stage, place):
+    """Two updates, then a checkpoint named by ranks and stage."""
+    engine = build(stage, place)
+    for step in range(2):
+        engine.step(batches_of(step, place, 1), 1e-2)
+    engine.save(Path(sys.argv[2]) / f"saved-{place.world}-{stage}")
+    ranks.barrier()
+    engine.close()
+    return {}
+
+
+def load(stage, place):
+    """Losses of the next two updates from every checkpoint in the folder."""
+    return {folder.name: losses_after(folder, stage, place) for folder in sorted(Path(sys.argv[2]).glob("saved-*"))}
+
+
+def losses_after(folder, stage, place):
+    engine = build(stage, place)
+    engine.load(folder)
+    losses = [engine.step(batches_of(step, place, 1), 1e-2).loss for step in (2, 3)]
+    engine.close()
+    return losses
+
+
 if __name__ == "__main__":
     place = ranks.join()
     what, folder, stages = sys.argv[1].split(","), Path(sys.argv[2]), [int(s) for s in sys.argv[3].split(",")]
-    answer = {f"{w}{s}": {"curve": curve, "poisoned": poisoned}[w](s, place) for w in what for s in stages}
+    answer = {
+        f"{w}{s}": {"curve": curve, "poisoned": poisoned, "save": save, "load": load}[w](s, place)
+        for w in what
+        for s in stages
+    }
     (folder / f"rank{place.rank}.json").write_text(json.dumps({"world": place.world, **answer}))
     ranks.barrier()
     sys.exit(3 if any(a.get("error") for a in answer.values()) else 0)

@@ -12,7 +12,7 @@ import numpy as np
 from vol3d.cache import Cache, MaskRecord
 from vol3d.cache_write import EntryData, create_cache, write_entry
 from vol3d.config import from_tree
-from vol3d.errors import StoppedError
+from vol3d.errors import StoppedError, Vol3dError
 from vol3d.geometry import Grid
 from vol3d.train import loop
 from vol3d.train.engine import Engine
@@ -87,12 +87,12 @@ def make_cache(root, studies=3):
     return Cache(cache.root)
 
 
-def kill_after(step):
-    """The process dies in the middle of the update after `step`."""
+def kill_after(step, rank=0):
+    """The process dies in the middle of the update after `step`, if it is that rank."""
     whole = Engine._update
 
     def dying(self, rate):
-        if self._engine.global_steps == step:
+        if self._engine.global_steps == step and os.environ["RANK"] == str(rank):
             os.kill(os.getpid(), signal.SIGKILL)
         return whole(self, rate)
 
@@ -118,11 +118,11 @@ def slow_checkpoint(step):
 
 
 def main(cache_root, out, killed, *settings):
-    """A run as a process: settings are stage=N, workers=N, steps=N, pause=S a step, slow_checkpoint=STEP."""
+    """A run as a process: settings are stage=N, workers=N, steps=N, pause=S a step, slow_checkpoint=STEP, rank=R."""
     chosen = dict(item.split("=") for item in settings)
     train, data = {"steps": int(chosen.get("steps", 6))}, {"workers": int(chosen.get("workers", 0))}
     if int(killed):
-        kill_after(int(killed))
+        kill_after(int(killed), int(chosen.get("rank", 0)))
     if "slow_checkpoint" in chosen:
         slow_checkpoint(int(chosen["slow_checkpoint"]))
     if "stage" in chosen:
@@ -141,6 +141,9 @@ def main(cache_root, out, killed, *settings):
     except StoppedError as stop:
         print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)
+    except Vol3dError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

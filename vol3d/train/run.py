@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vol3d.data.collate import StepSampler
-from vol3d.errors import CheckpointError, ConfigError, StoppedError
+from vol3d.errors import CheckpointError, ConfigError, StoppedError, Vol3dError
 from vol3d.progress import progress
 from vol3d.train import ranks, stop
 from vol3d.train.engine import Engine, StepResult
@@ -151,7 +151,14 @@ class Run:
 
     def _read(self, batches: Iterator[Any]) -> list[Any]:
         device = ranks.device()
-        return [next(batches).to(device, non_blocking=True) for _ in range(self.settings.accumulation)]
+        try:
+            return [next(batches).to(device, non_blocking=True) for _ in range(self.settings.accumulation)]
+        except Vol3dError as error:
+            text = str(error).strip()
+            if not text.startswith("Caught "):
+                raise
+            # torch wraps what a worker raised into its whole traceback; the last line is the message
+            raise type(error)(text.splitlines()[-1].partition(": ")[2]) from None
 
     def _average(self, step: int) -> None:
         decay = self.settings.ema_decay
