@@ -1,0 +1,93 @@
+"""Do equivalent inputs get the same report? Reports of a cache's studies against those of their variants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vol3d.cache import Cache
+from vol3d.errors import CacheError, Vol3dError
+from vol3d.files import write_whole
+from vol3d.metrics.consistency import Consistency, consistency
+from vol3d.metrics.report_claims import LESION, claims_of
+from vol3d.metrics.report_findings import micro_f1, score_claims, truths_of
+from vol3d.workflows.printed import printed_text
+from vol3d.workflows.records import load_record
+from vol3d.workflows.tables import null, record
+
+SAMPLES = 1000
+
+
+def stated(text: str) -> dict[str, int]:
+    """What a report states is there: lesions by place, uptake and density, and other findings by name."""
+    out = {}
+    for claim in claims_of(text):
+        if claim.present:
+            words = (claim.side, claim.organ, claim.density, claim.uptake) if claim.kind == LESION else (claim.side,)
+            out[" ".join((claim.kind, *(w for w in words if w)))] = 1
+    return out
+
+
+def evaluate_consistency(
+    reports: Path,
+    changed: Mapping[str, Path],
+    cache_root: Path,
+    out: Path,
+    *,
+    split: str = "test",
+    samples: int = SAMPLES,
+) -> dict[str, Any]:
+    """Agreement of the findings stated, before and after each kind of change; writes ``consistency.json``.
+
+    Args:
+        reports: output of `vol3d report` for the studies as they are.
+        changed: by kind, its output for their variants (`vol3d.workflows.variants`).
+        cache_root: the cache with the same studies: their patients and their truth.
+        out: folder, made if missing.
+        split: of the cache.
+        samples: bootstrap draws.
+
+    Raises:
+        CacheError: no study in the split. Vol3dError: a report is missing.
+    """
+    cache = Cache(cache_root)
+    studies = cache.select(split)
+    if not studies:
+        raise CacheError(f"expected studies of split {split!r} in {cache_root}, found none")
+    entries = [cache.entry(s) for s in studies]
+    patients = [e.patient_key for e in entries]
+    truths = [truths_of(e.attributes.get("findings") or ()) for e in entries]
+    texts = {kind: [_text(folder / s) for s in studies] for kind, folder in {"": reports, **changed}.items()}
+    base = [stated(text) for text in texts[""]]
+    table: dict[str, Any] = {}
+    for kind, own in texts.items():
+        scores = [score_claims(claims_of(text), truth) for text, truth in zip(own, truths, strict=True) if truth]
+        row: dict[str, Any] = {"lesion_f1": null(_f1([s.total("lesion") for s in scores]))}
+        if kind:
+            row |= _record(consistency(base, [stated(text) for text in own], patients, samples=samples))
+        table[kind or "unchanged"] = row
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "consistency.json", json.dumps(table, indent=1) + "\n")
+    return table
+
+
+def _text(folder: Path) -> str:
+    if not folder.is_dir():
+        raise Vol3dError(f"expected a report in {folder}, found no folder; report on all studies first")
+    return printed_text(load_record(folder))
+
+
+def _f1(totals: list[tuple[int, int, int]]) -> float:
+    return micro_f1(np.array(totals, float)) if totals else float("nan")
+
+
+def _record(table: Consistency) -> dict[str, Any]:
+    return {
+        "identical": record(table.identical), "overlap": record(table.overlap),
+        "between_studies": null(table.between_studies), "beyond_chance": null(table.beyond_chance),
+        "appeared": table.appeared, "vanished": table.vanished,
+    }  # fmt: skip

@@ -1,0 +1,140 @@
+"""What a report printed, and whether its numbers come out of its masks again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from preprocessing.reading import read_mask
+from vol3d.cache import Entry
+from vol3d.errors import GeometryError
+from vol3d.metrics.report_claims import report_text
+from vol3d.text.mentions import Quantity, quantities
+from vol3d.text.slots import take_numbers
+from vol3d.text.statements import loose_numbers
+from vol3d.workflows.evidence import Measurement, measure_masks
+
+SUPPORTED = "supported"
+
+_FIGURES: dict[str, tuple[str, ...]] = {
+    "size": ("longest_diameter_mm", "short_diameter_mm"), "volume": ("volume_ml",), "suv_max": ("suv_max",),
+    "suv_mean": ("suv_mean",), "suv_peak": ("suv_peak",), "slice": ("slice", "first_slice", "last_slice", "pet_slice"),
+    "z": ("z_mm", "pet_z_mm"),
+}  # fmt: skip
+"""Which measurements a number of each kind may be."""
+
+
+def printed_sections(record: Mapping[str, Any]) -> dict[str, str]:
+    """Findings and impression of a report.json as printed: supported sentences, findings under their organ."""
+    rows: dict[str, list[str]] = {}
+    for sentence in record["sentences"]:
+        if sentence["status"] == SUPPORTED:
+            rows.setdefault(str(sentence["section"]), []).append(str(sentence["text"]))
+    impression = rows.pop("impression", [])
+    findings = [f"{section.capitalize()}: {' '.join(texts)}" for section, texts in rows.items()]
+    return {"findings": "\n".join(findings), "impression": "\n".join(impression)}
+
+
+def printed_text(record: Mapping[str, Any]) -> str:
+    """The same as one text with headings."""
+    return report_text(printed_sections(record))
+
+
+def without_evidence(record: Mapping[str, Any]) -> list[str]:
+    """Printed sentences that point neither at a mask nor at anything that was looked for and not found."""
+    printed = [s for s in record["sentences"] if s["status"] == SUPPORTED]
+    return [s["text"] for s in printed if not s["measurements"] and (not s["phrases"] or s["probability"] is None)]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """Every mask of a report measured again."""
+
+    masks: int
+    numbers: int
+    """Printed numbers that were compared."""
+    wrong: tuple[str, ...]
+    """What did not come out again: sentence, number, and what was measured."""
+
+
+def reproduced(record: Mapping[str, Any], folder: Path, entry: Entry) -> Reproduction:
+    """Measures each exported mask again and compares with the record, and with the printed text, to the last digit.
+
+    Args:
+        record: the report.json.
+        folder: in which it lies, with its masks.
+        entry: of the same study: source grids, slice numbers and the PET as the scanner made it.
+
+    Raises:
+        ReadError: a mask cannot be read, or does not lie on a source grid of the study.
+    """
+    measured: dict[str, dict[str, Any]] = {}
+    wrong: list[str] = []
+    numbers = 0
+    for sentence in record["sentences"]:
+        if sentence["status"] != SUPPORTED:
+            continue
+        figures = []
+        for told in sentence["measurements"]:
+            if told["file"] not in measured:
+                measured[told["file"]] = _measure(told, folder, entry)
+            figures.append(measured[told["file"]])
+            wrong += [
+                f"{told['file']}: {name} is recorded as {told[name]}, measured {figures[-1].get(name)}"
+                for name in Measurement.__dataclass_fields__
+                if told[name] != figures[-1].get(name)
+            ]
+        for kind, number, unit in _printed_numbers(sentence["text"]):
+            numbers += 1
+            known = [f[name] for f in figures for name in _FIGURES.get(kind, ()) if f.get(name) is not None]
+            if not any(_as_printed(value, number, unit) == number for value in known):
+                wrong.append(f"{sentence['text']!r}: {kind} {number}{unit}, measured {_listed(known)}")
+        loose = loose_numbers(take_numbers(sentence["text"]).template)
+        wrong += [f"{sentence['text']!r}: {number} is no measurement" for number in loose]
+    return Reproduction(len(measured), numbers, tuple(dict.fromkeys(wrong)))
+
+
+def _measure(told: Mapping[str, Any], folder: Path, entry: Entry) -> dict[str, Any]:
+    series = str(told["series"])
+    mask = read_mask(folder / told["file"]).volume
+    _require_grid(mask.grid.same_as(entry.source_grids[series], 1e-2), told["file"], series)
+    pet_mask, pet = None, entry.pet_native() if "pet" in entry.images else None
+    if told["pet_file"]:
+        on_pet = read_mask(folder / told["pet_file"]).volume
+        _require_grid(on_pet.grid.same_as(entry.source_grids["pet"], 1e-2), told["pet_file"], "pet")
+        pet_mask = on_pet.array_ZYX
+    elif series == "pet":
+        pet_mask = mask.array_ZYX
+    found = measure_masks(mask.array_ZYX, entry.source_grids[series], series, entry.slice_numbers, pet_mask, pet)
+    return asdict(found) if found is not None else {}
+
+
+def _require_grid(same: bool, file: str, series: str) -> None:
+    if not same:
+        raise GeometryError(
+            f"expected {file} on the grid of the study's {series}, found another; was the study replaced?"
+        )
+
+
+def _printed_numbers(text: str) -> Iterator[tuple[str, str, str]]:
+    """(kind, digits as printed, unit) of every number of a sentence."""
+    for q in quantities(text):
+        for number in _digits(text, q):
+            yield q.kind, number, " cm" if "cm" in text[q.start : q.end].lower() else ""
+
+
+def _digits(text: str, quantity: Quantity) -> list[str]:
+    signed = quantity.kind in ("z", "hu")
+    return re.findall(r"[-+]?\d+(?:\.\d+)?" if signed else r"\d+(?:\.\d+)?", text[quantity.start : quantity.end])
+
+
+def _as_printed(value: float, number: str, unit: str) -> str:
+    decimals = len(number.partition(".")[2])
+    return f"{value / 10 if unit else value:.{decimals}f}"
+
+
+def _listed(values: list[Any]) -> str:
+    return ", ".join(f"{v:.6g}" for v in values) or "nothing"
