@@ -24,7 +24,6 @@ app = typer.Typer(
     help="3D vision-language pipeline for CT and PET/CT. Every command: vol3d COMMAND --help. Every command takes "
     "--quiet (nothing but errors) and --json (standard output is one JSON object).",
 )
-register(app)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write.")]
 Input = Annotated[Path, typer.Argument(metavar="INPUT", help="Study folder (NIfTI or DICOM) or manifest.jsonl.")]
@@ -548,6 +547,8 @@ def _fail_with(reasons: dict[str, Any], word: str) -> None:
             typer.echo(f"{word}: {study}: {reason}", err=True)
         raise SystemExit(1)
 
+
+register(app)
 
 if __name__ == "__main__":
     main()
