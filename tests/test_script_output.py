@@ -50,6 +50,14 @@ def test_one_command_leaves_nothing_to_the_next(capsys):
     assert "ct_rate" in capsys.readouterr().out
 
 
+def test_rows_of_a_layout_are_printed(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("study_id,ct\ns1,ct.nii.gz\n")
+    assert run("sources", "table", tmp_path) == 0
+    assert json.loads(capsys.readouterr().out)["study_id"] == "s1"
+    assert run("sources", "tabel") == 1
+    assert "did you mean 'table'" in capsys.readouterr().err
+
+
 def test_the_flags_may_stand_anywhere_but_after_two_dashes():
     rest, output = taken_out(["segment", "--json", "run", "--quiet", "--", "--json"])
     assert rest == ["segment", "run", "--", "--json"]

@@ -25,16 +25,26 @@ def register(app: typer.Typer) -> None:
     app.add_typer(config_app, name="config")
 
 
-def sources() -> None:
-    """List the dataset layouts that vol3d preprocess FOLDER --source NAME reads.
+def sources(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A layout.")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="Data in that layout.")] = None,
+) -> None:
+    """List the dataset layouts that vol3d preprocess FOLDER --source NAME reads; with NAME and FOLDER, print its rows.
 
-    Example: vol3d sources
+    Example: vol3d sources ct_rate /data/CT-RATE
     """
-    from preprocessing.sources.registry import SOURCES
+    import json
 
-    script_output.facts(sources={name: {"summary": s.summary, "page": f"docs/{s.page}"} for name, s in SOURCES.items()})
-    for name, source in SOURCES.items():
-        typer.echo(f"{name:18s} {source.summary} (docs/{source.page})")
+    from preprocessing.sources.registry import SOURCES, rows_of, source_of
+
+    chosen = {name: source_of(name)} if name else SOURCES
+    if name and folder:
+        for row in rows_of(name, folder):
+            typer.echo(json.dumps(row))
+        return
+    script_output.facts(sources={key: {"summary": s.summary, "page": f"docs/{s.page}"} for key, s in chosen.items()})
+    for key, source in chosen.items():
+        typer.echo(f"{key:18s} {source.summary} (docs/{source.page})")
 
 
 def doctor(

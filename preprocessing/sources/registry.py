@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from vol3d.errors import ConfigError
+from vol3d.errors import ConfigError, ManifestError
 
 
 @dataclass(frozen=True)
@@ -55,4 +55,10 @@ def rows_of(name: str, folder: Path) -> Iterable[dict[str, Any]]:
     Raises:
         ConfigError: no such layout; ManifestError: the folder is not of it, with what is missing.
     """
+    if name == "dicom_tree":
+        raise ConfigError(
+            "expected a layout with rows of its own; for a tree of DICOM run vol3d intake FOLDER --out DIR"
+        )
+    if not Path(folder).exists():
+        raise ManifestError(f"expected data at {folder}, found nothing")
     return import_module(f"preprocessing.sources.{source_of(name).module}").rows(Path(folder))

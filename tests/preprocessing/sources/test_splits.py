@@ -1,10 +1,11 @@
 import logging
+from pathlib import Path
 
 import pytest
 
 from preprocessing.sources import registry, splits
 from preprocessing.sources.common import safe_id
-from vol3d.errors import ConfigError
+from vol3d.errors import ConfigError, ManifestError
 
 
 def study(number, patient, split=None):
@@ -49,6 +50,10 @@ def test_sources_by_name():
         registry.source_of("CT-RATE")
     with pytest.raises(ConfigError, match="vol3d sources"):
         registry.source_of("xyz")
+    with pytest.raises(ConfigError, match="vol3d intake"):
+        registry.rows_of("dicom_tree", Path())
+    with pytest.raises(ManifestError, match="found nothing"):
+        registry.rows_of("sts", Path("no-such-folder"))
 
 
 def test_ids_are_safe_and_distinct():
