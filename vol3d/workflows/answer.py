@@ -140,7 +140,7 @@ class Answerer:
         if phrase is None:
             return self._unchecked(blank, "the question names nothing that can be segmented")
         if phrase not in self.known.trained and not self._knows(phrase):
-            return self._unchecked(blank, "the checkpoint was not trained on anything of the kind")
+            return self._unchecked(blank, "the checkpoint was not trained on anything of the kind in this place")
         if kind == "open":
             return self._open(blank, question)
         blank = replace(blank, probability=round(self.evidence.probability(phrase), 6))
@@ -155,12 +155,12 @@ class Answerer:
     def _knows(self, phrase: str) -> bool:
         families = families_in(phrase)
         if families:
-            return self.known.knows(families)
+            return self.known.knows(families, _organs(phrase))
         structure = structure_in(phrase)
         return structure is not None and structure.name in self.known.sites
 
     def _places(self, phrase: str) -> list[str] | None:
-        organs = tuple(dict.fromkeys(organ for _, _, organ in organs_in(phrase)))
+        organs = _organs(phrase)
         return self.known.places(phrase, organs, laterality(phrase)) if organs or structure_in(phrase) else None
 
     def _absent(self, blank: Answer, phrase: str, question: str) -> Answer:
@@ -198,7 +198,7 @@ class Answerer:
 
     def _size(self, out: Answer, question: str) -> Answer:
         """The number asked for, of the largest thing; every number of it where the question does not say which."""
-        lower = question.lower()
+        lower = question.lower().replace((out.phrase or "").lower(), " ")  # "FDG-avid" of the thing asks for no SUV
         lesion = out.lesions[0].measurement
         if "suv" in lower or "uptake" in lower or "avid" in lower or "hot" in lower:
             kind = "suv_mean" if "mean" in lower else "suv_peak" if "peak" in lower else "suv_max"
@@ -222,7 +222,7 @@ class Answerer:
         """By overlap with what was found under the trained phrases that name an organ, then with the organs' masks."""
         evidence, part = self.evidence, self.lesions.part(number)
         shares = [
-            (shared_voxels(part, other) / min(part.voxels, other.voxels), thing.side in SIDES, thing.organ)
+            (shared_voxels(part, other) / part.voxels, thing.side in SIDES, thing.organ)
             for thing in self.known.plain
             if thing.organ is not None
             for other in evidence.parts(thing.phrase, thing.side)
@@ -248,7 +248,7 @@ class Answerer:
     def _open(self, blank: Answer, question: str) -> Answer:
         """Sentences about the place asked for, each checked like those of a report; the writer's where they hold."""
         phrase = blank.phrase or ""
-        organs = {organ for _, _, organ in organs_in(phrase)}
+        organs = set(_organs(phrase))
         side = laterality(phrase)
         if blank.drafted:
             section = next((title(o) for o in sorted(organs)), "")
@@ -281,3 +281,7 @@ class Answerer:
         if drafted and not SLOT.search(drafted) and not loose_numbers(drafted):
             return replace(blank, text=drafted, source="writer", reason=f"not checked: {reason}")
         return replace(blank, text=f"This checkpoint cannot answer that: {reason}.", source="none", reason=reason)
+
+
+def _organs(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(organ for _, _, organ in organs_in(text)))

@@ -19,7 +19,7 @@ from vol3d.text.organs import SIDES
 from vol3d.text.statements import Statement, families_in, loose_numbers, statements_of
 from vol3d.workflows.drafts import Draft
 from vol3d.workflows.evidence import Evidence, body_sides
-from vol3d.workflows.known import OPEN_ENDED, Known
+from vol3d.workflows.known import NEIGHBOURS, OPEN_ENDED, Known
 from vol3d.workflows.lesions import Lesion, Lesions
 from vol3d.workflows.slots_filled import CannotFill, fill_measured, shown, without_numbers
 
@@ -104,7 +104,7 @@ def _judge(draft: Draft, statement: Statement, evidence: Evidence, known: Known,
         case "absent":
             return _absent(draft, statement, evidence, known, places)
         case "outside":
-            return _outside(evidence, places)
+            return _outside(statement, evidence, places)
         case "partly":
             return _partly(evidence, places)
         case "change":
@@ -116,8 +116,8 @@ def _present(
     statement: Statement, evidence: Evidence, known: Known, lesions: Lesions, places: list[str] | None
 ) -> _Verdict:
     phrase = statement.phrase
-    if phrase not in known.trained and not known.knows(statement.families):
-        return _Verdict("cannot be checked", "the checkpoint was not trained on anything of the kind")
+    if phrase not in known.trained and not known.knows(statement.families, statement.organs):
+        return _Verdict("cannot be checked", "the checkpoint was not trained on anything of the kind in this place")
     probability = evidence.probability(phrase)
     verdict = _Verdict("not supported", "", probability, (phrase,), several=statement.several)
     parts = evidence.parts(phrase)
@@ -168,15 +168,21 @@ def _absent(draft: Draft, statement: Statement, evidence: Evidence, known: Known
     unseen = [p for p in places if not evidence.likely(p)]
     if unseen:
         return _Verdict("cannot be checked", f"not in the field of view: {', '.join(unseen)}", probability, asked)
-    cut = bool(set(statement.organs) & OPEN_ENDED) or any(evidence.cut_by_view(p) for p in places)
+    reaching = [p for p in places if evidence.cut_by_view(p)]
+    if reaching and NEIGHBOURS.intersection(statement.organs):
+        reason = f"{' and '.join(reaching)} not wholly in view, which would tell that the place is"
+        return _Verdict("cannot be checked", reason, probability, asked)
+    cut = bool(reaching or OPEN_ENDED.intersection(statement.organs))
     return _Verdict("supported", "absent, the place is in view", probability, asked, partly=cut)
 
 
-def _outside(evidence: Evidence, places: list[str] | None) -> _Verdict:
+def _outside(statement: Statement, evidence: Evidence, places: list[str] | None) -> _Verdict:
     if places is None:
         return _Verdict("cannot be checked", "the checkpoint was not trained on the structure")
     seen = [p for p in places if evidence.likely(p)]
     probability = 1 - max(evidence.probability(p) for p in places)
+    if seen and NEIGHBOURS.intersection(statement.organs) and any(evidence.cut_by_view(p) for p in seen):
+        return _Verdict("cannot be checked", f"{' and '.join(seen)} partly in view does not tell")
     if seen:
         return _Verdict("contradicted", f"in the field of view: {', '.join(seen)}", probability, tuple(places))
     return _Verdict("supported", "no part of it is seen", probability, tuple(places))
@@ -203,7 +209,8 @@ def _assign(verdicts: list[_Verdict]) -> None:
     cost = np.full((len(verdicts), len(numbers)), missing)
     for i, verdict in enumerate(verdicts):
         for rank, number in enumerate(verdict.candidates):
-            cost[i, numbers.index(number)] = rank * (1 - 1e-3 * i)  # of like sentences, the first gets the largest
+            # of like sentences the first get one, and the first of them the largest
+            cost[i, numbers.index(number)] = rank * (1 - 1e-4 * i) + 1e-2 * i
     rows, columns = linear_sum_assignment(cost)
     given = {int(i): int(j) for i, j in zip(rows, columns, strict=True) if cost[i, j] < missing}
     for i, verdict in enumerate(verdicts):

@@ -21,7 +21,10 @@ WITNESSES: dict[str, tuple[str, ...]] = {
     "bone": ("spine",), "soft_tissue": ("autochthon", "spine"),
 }  # fmt: skip
 """Organ of a report -> structures (vocabulary/organs.yaml) of which the first that the checkpoint knows says whether
-the organ is in view. The mediastinum has no mask of its own: where the heart is, it is."""
+the organ is in view. The mediastinum has no mask of its own: where the whole heart is, it is."""
+
+NEIGHBOURS = frozenset({"mediastinum", "esophagus", "peritoneum", "pelvis", "bowel"})
+"""Organs whose witness is a neighbour or a part: only where it is seen whole is the organ known to be in view."""
 
 OPEN_ENDED = frozenset({"bone", "soft_tissue", "aorta", "bowel", "peritoneum", "esophagus"})
 """Organs that no field of view holds as a whole: what is denied of them is denied of the part shown."""
@@ -83,10 +86,13 @@ class Known:
         return sorted(best.values(), key=lambda t: (t.organ is None, t.side in (None, "bilateral"), t.kind == FOCAL))
 
     def knows(self, families: frozenset[str], organs: tuple[str, ...] = ()) -> bool:
-        """Whether it was trained on anything of the kind, in one of the organs where some are named."""
-        return any(
-            self._same(t, families) and (not organs or t.organ is None or t.organ in organs) for t in self.things
-        )
+        """Whether it was trained on anything of the kind, in one of the organs where some are named.
+
+        Phrases without an organ count for any only if there are no others: a checkpoint that knows lesions of the liver
+        and of the lungs has not learnt those of the bladder.
+        """
+        found = {t.organ for t in self.things if self._same(t, families)}
+        return bool(found) and (not organs or found == {None} or not found.isdisjoint(organs))
 
     def denying(self, families: frozenset[str], organs: tuple[str, ...], side: SideWord) -> list[str]:
         """The phrases that must all be absent for a denial to hold; [] if it cannot be checked.

@@ -24,6 +24,7 @@ from vol3d.workflows.known import Known
 from vol3d.workflows.lesions import Lesions
 from vol3d.workflows.prior import open_prior
 from vol3d.workflows.records import RECORD, text_of_report
+from vol3d.workflows.scoring import Ask
 from vol3d.workflows.studies import BatchSummary, each_study, record_of
 from vol3d.workflows.technique import technique
 from vol3d.workflows.template_writer import TemplateWriter, impression_of, title
@@ -83,12 +84,20 @@ class Reporter:
         device: where it is.
         writer: who drafts; by default the checkpoint's decoder, else templates.
         beams: of the decoder.
+        ask: who answers phrases; by default the checkpoint.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str, writer: Writer | None = None, beams: int = 1) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str,
+        writer: Writer | None = None,
+        beams: int = 1,
+        ask: Ask | None = None,
+    ) -> None:
         self.checkpoint, self.known = checkpoint, Known.of(checkpoint)
         self.asker = Asker(checkpoint, device)
-        self.evidences = Evidences(self.asker, checkpoint.calibration)
+        self.evidences = Evidences(ask or self.asker, checkpoint.calibration)
         self.writer = writer or TemplateWriter(self.known, self.evidences)
 
     def write(

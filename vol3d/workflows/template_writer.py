@@ -60,7 +60,7 @@ class TemplateWriter:
     def _found(self, evidence: Evidence) -> list[_Found]:
         """Every thing once, under the phrase that says the most of it.
 
-        Of one organ the one that names a side or a kind, of several organs the likeliest; without a place it comes last.
+        Of one organ the one that names a side or a kind, of several organs the likeliest; one without a place last.
         """
         plain = self.known.plain
         finer = {(t.organ, "side") for t in plain if t.side in SIDES} | {
@@ -109,7 +109,12 @@ class TemplateWriter:
             unseen = [p for p in places or [] if not evidence.likely(p)]
             if unseen:
                 drafts += [
-                    Draft(section, f"{_capital(p)} not in the field of view.", claim="outside", phrases=(p,))
+                    Draft(
+                        section,
+                        f"{_capital(p)} not seen: out of the field of view or removed.",
+                        claim="outside",
+                        phrases=(p,),
+                    )
                     for p in unseen
                 ]
             elif side not in told and not (None in told or "bilateral" in told):
