@@ -1,8 +1,9 @@
 """ReXGroundingCT (Baharoon et al. 2025, arXiv 2507.22030): finding sentences of CT-RATE with masks.
 
 `docs/datasets/rexgroundingct.md`. ``dataset.json`` lists, by split, volumes with their sentences;
-``segmentations/NAME`` holds one 4D file a volume, (findings, X, Y, Z), whose header speaks of the wrong axes. Volumes are CT-RATE's, at any
-depth below the folder. How the masks lie on them is settled from the images (`preprocessing.sources.placement`).
+``segmentations/NAME`` holds one 4D file a volume, (findings, X, Y, Z), whose header speaks of the wrong axes. Volumes
+are CT-RATE's, at any depth below the folder. How the masks lie on them is settled from the images
+(`preprocessing.sources.placement`).
 """
 
 from __future__ import annotations

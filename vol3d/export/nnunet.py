@@ -23,6 +23,7 @@ from vol3d.cache import Cache, Entry, MaskRecord
 from vol3d.errors import CacheError, ConfigError
 from vol3d.export.nifti import write_nifti
 from vol3d.files import write_whole
+from vol3d.measure import bounding_box
 from vol3d.types import Array, Zyx
 
 SIDECAR = "vol3d.jsonl"
@@ -107,19 +108,28 @@ class _Labels:
 
     def of(self, members: dict[str, Array], shape: Zyx) -> Array:
         """Label map of one study, uint16."""
-        code = np.zeros(shape, np.uint64)
-        for bit, name in enumerate(self.classes):
-            if name in members:
-                code |= (members[name] > 0).astype(np.uint64) << np.uint64(bit)
-        out = np.zeros(shape, np.uint16)
-        for value in np.unique(code):
-            names = tuple(c for bit, c in enumerate(self.classes) if int(value) >> bit & 1)
-            if names:
-                number = self.number.setdefault(names, len(self.number) + 1)
-                if number > MOST_LABELS:
-                    raise ConfigError(f"expected at most {MOST_LABELS} combinations of classes; export fewer --label")
-                out[code == value] = number
-        return out
+        met: list[Combination] = [()]
+        code = np.zeros(shape, np.int32)
+        for name in self.classes:
+            box = bounding_box(members[name]) if name in members else None
+            if box is None:
+                continue
+            where = tuple(slice(a, b) for a, b in zip(*box, strict=True))
+            inside, current = members[name][where] > 0, code[where]
+            for old in np.unique(current[inside]):
+                met.append((*met[old], name))
+                current[inside & (current == old)] = len(met) - 1
+        left = set(np.unique(code).tolist())  # a class that another covers whole leaves no voxels of its own
+        numbers = [0] + [self._number(names) if n in left else 0 for n, names in enumerate(met[1:], 1)]
+        return np.array(numbers, np.uint16)[code]
+
+    def _number(self, names: Combination) -> int:
+        number = self.number.setdefault(names, len(self.number) + 1)
+        if number > MOST_LABELS:
+            raise ConfigError(
+                f"expected at most {MOST_LABELS} combinations of classes, found more; export fewer --label"
+            )
+        return number
 
     def table(self) -> dict[str, int | list[int]]:
         """nnU-Net's ``labels``."""
@@ -145,8 +155,8 @@ def _classes(entries: Iterable[Entry], wanted: Sequence[str]) -> list[str]:
     if unknown := [c for c in wanted if c not in counts]:
         raise ConfigError(f"expected --label to be one of {', '.join(sorted(counts))}, found {unknown[0]!r}")
     chosen = list(dict.fromkeys(wanted)) or sorted(counts)
-    if not 1 <= len(chosen) <= 64:
-        raise ConfigError(f"expected 1 to 64 classes to export, found {len(chosen)}; choose with --label")
+    if not chosen:
+        raise CacheError("expected masks in the cache, found none: nothing to train on")
     return chosen
 
 
