@@ -1,8 +1,8 @@
 """The other way: masks without a report -> what a report would say of them, as triplets and as a phrase.
 
 A triplet is (finding, relation, value): where it is (organ, side), how large, how hot, and where it lies relative to
-its nearest neighbour. Numbers come from `vol3d.measure`; the phrase holds none, so that it can train. Left is the patient's
-left.
+its nearest neighbour. Numbers come from `vol3d.measure`; the phrase holds none, so that it can train. Left is the
+patient's left.
 """
 
 from __future__ import annotations

@@ -90,7 +90,10 @@ def grow(pet: Volume, seed: Zyx, growth: Growth, suv_max: float | None = None) -
     valley = _valley(suv_ZYX, hotter_ZYX, here)
     if valley > (1 - growth.least_drop) * hottest:
         return f"SUV {hottest:.2f} is a secondary peak: a hotter voxel is reached without falling under {valley:.2f}"
-    own_ZYX = _component(suv_ZYX >= max(0.4 * hottest, np.nextafter(valley, np.inf, dtype=np.float32)), here)
+    for share in (0.4, 0.7, 0.9):  # a faint lesion is one piece with its surroundings at the lower ones
+        own_ZYX = _component(suv_ZYX >= max(share * hottest, np.nextafter(valley, np.inf, dtype=np.float32)), here)
+        if own_ZYX.sum() * pet.grid.voxel_ml < LARGEST_ML / 5:
+            break
     background = _background(suv_ZYX, own_ZYX, hotter_ZYX, spacing)
     if hottest < growth.least_contrast * background:
         return f"SUV {hottest:.2f} does not stand out from its surroundings ({background:.2f})"

@@ -140,10 +140,10 @@ def _why_not(sentence: str, suv: list[Quantity], slices: list[Quantity], z: list
     for pattern, what in _NO_LESION:
         if word := re.search(pattern, lower):
             return f"the sentence speaks of {what} ({word.group()!r})"
-    if status_of(sentence, suv[0].start, suv[0].end) == "absent":
-        return "the sentence denies what it names"
     if "resolved" in references_to_prior(sentence):
         return "the sentence speaks of a lesion that has resolved"
+    if status_of(sentence, suv[0].start, suv[0].end) == "absent":
+        return "the sentence denies what it names"
     if len({q.values for q in suv}) > 1:
         return f"expected one SUVmax in a sentence, found {', '.join(f'{q.values[0]:g}' for q in suv)}"
     if _RANGE.match(sentence, suv[0].end):
