@@ -4,7 +4,8 @@
 
 Both sides train on the same patients of each fold, on the same cores, one after the other, and are scored on the native
 PET grid of the patients left out. nnU-Net plans for itself (`3d_fullres`, trainer `nnUNetTrainer_5epochs`), with the CT
-resampled to the PET grid as its second channel. No validation patient is used by vol3d: the thresholds stay at 0.5.
+resampled to the PET grid as its second channel. With `--masks weak` (and an `--out` of its own) vol3d trains on masks
+from sentences alone (docs/how-to/weak-labels.md). No validation patient is used by vol3d: the thresholds stay at 0.5.
 Results: `--out`/results.json, one row a patient and side, with paired bootstrap.
 """
 
@@ -24,6 +25,7 @@ from preprocessing.build_cache import preprocess
 from preprocessing.manifest import write_manifest
 from preprocessing.reading import read_image, read_mask
 from preprocessing.sources.sts import PHRASES, rows
+from preprocessing.transforms import PreprocessConfig
 from vol3d.cache import Cache
 from vol3d.checkpoint import load_checkpoint
 from vol3d.export.nifti import write_nifti
@@ -32,6 +34,7 @@ from vol3d.metrics.bootstrap import bootstrap_interval, paired_difference
 from vol3d.metrics.segmentation import dice, suv_match
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.prepare import load_recipe
+from vol3d.workflows.weak_label import weak_label
 
 DATASET = "Dataset801_STS"
 
@@ -45,6 +48,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("configs/train/sts_petct.yaml"))
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
     parser.add_argument("--trainer", default="nnUNetTrainer_5epochs")
+    parser.add_argument("--masks", choices=["manual", "weak"], default="manual", help="what vol3d trains on")
     arguments = parser.parse_args()
     folds = json.loads((arguments.data / "split.json").read_text())["folds"]
     path = arguments.out / "results.json"
@@ -62,6 +66,8 @@ def run_vol3d(arguments: argparse.Namespace, fold: int, test: list[str]) -> list
     """Trains on all other patients; scores the ones left out."""
     out = arguments.out / f"vol3d-{fold}"
     manifest = write_manifest(fold_rows(arguments.data, test), out / "manifest.jsonl")
+    if arguments.masks == "weak":
+        manifest = weak_manifest(manifest, load_recipe(arguments.config), out)
     preprocess(manifest, load_recipe(arguments.config), out / "cache", show_progress=False)
     start = time.monotonic()
     command = [sys.executable, "-m", "vol3d.cli", "train", str(arguments.config), "--cache", str(out / "cache")]
@@ -83,6 +89,24 @@ def run_vol3d(arguments: argparse.Namespace, fold: int, test: list[str]) -> list
 def fold_rows(data: Path, test: list[str]) -> list[dict]:
     """Every patient, the fold's as test and all others as train."""
     return [{**row, "split": "test" if row["study_id"] in test else "train"} for row in rows(data)]
+
+
+def weak_manifest(manifest: Path, recipe: PreprocessConfig, out: Path) -> Path:
+    """The same patients with no drawn mask to train on: a sentence with SUVmax and slice for each wording stands for it,
+    and `vol3d weak-label` makes the masks."""
+    studies = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for row in studies:
+        pet = read_image(Path(row["pet"]), "pet").volume.array_ZYX
+        truth = read_mask(Path(row["pet"]).with_name("PET_mask.nii.gz")).volume.array_ZYX != 0
+        suv = pet[truth].max()
+        number = int(np.argwhere(truth & (pet == suv))[0][0]) + 1
+        lines = [f"{phrase[0].upper()}{phrase[1:]}, SUVmax {suv:.1f} (PET slice {number})." for phrase in PHRASES]
+        row |= {"masks": [], "report": {"technique": "FDG PET/CT.", "findings": "\n".join(lines)}}
+    reports = write_manifest(studies, out / "reports.jsonl")
+    preprocess(reports, recipe, out / "cache-reports", show_progress=False)
+    summary = weak_label(out / "cache-reports", out / "weak.jsonl", manifest=reports, show_progress=False)
+    print(f"{summary.labels} sentences of {summary.studies} patients labelled, {summary.refused} not")
+    return out / "weak.jsonl"
 
 
 def run_nnunet(arguments: argparse.Namespace, fold: int, test: list[str]) -> list[dict]:

@@ -28,7 +28,7 @@ from vol3d.files import write_whole
 from vol3d.geometry import Grid
 from vol3d.measure import diameters, volume_ml
 from vol3d.progress import progress
-from vol3d.types import Array
+from vol3d.types import Array, Zyx
 from vol3d.volume import Volume
 from vol3d.workflows.weak_label_rows import base_row, common_mask, source_rows, write_mask
 
@@ -125,7 +125,8 @@ def _study(work: _Work, entry: Entry) -> None:
 
 
 def _labelled(work: _Work, entry: Entry) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """New rows of ``masks`` and ``findings``: one a phrase, since what a phrase names is one mask."""
+    """New rows of ``masks`` and ``findings``. Lesions named by the same words are one mask, since what a phrase names is
+    one mask; several sentences on one lesion are its phrases."""
     pet = entry.pet_native()
     organs = Organs(_words_of(entry), lru_cache(maxsize=None)(entry.native_mask))
     found = label_study(
@@ -150,11 +151,14 @@ def _labelled(work: _Work, entry: Entry) -> list[tuple[dict[str, Any], dict[str,
         )
     work.summary.refused += len(found.refusals)
     work.summary.studies += bool(by_phrase)
-    return [_rows_of(work, entry, n, p, labels, pet.grid) for n, (p, labels) in enumerate(by_phrase.items(), 1)]
+    by_lesions: dict[frozenset[Zyx], tuple[list[str], list[Label]]] = {}
+    for phrase, labels in by_phrase.items():
+        by_lesions.setdefault(frozenset(label.region.seed for label in labels), ([], labels))[0].append(phrase)
+    return [_rows_of(work, entry, n, *group, pet.grid) for n, group in enumerate(by_lesions.values(), 1)]
 
 
 def _rows_of(
-    work: _Work, entry: Entry, number: int, phrase: str, labels: list[Label], grid: Grid
+    work: _Work, entry: Entry, number: int, phrases: list[str], labels: list[Label], grid: Grid
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     mask_ZYX = np.any([label.region.mask_ZYX for label in labels], axis=0)
     path = work.masks / entry.study_id / f"{number:02d}.nii.gz"
@@ -166,10 +170,10 @@ def _rows_of(
         "volume_ml": round(volume_ml(mask_ZYX, grid), 3),
         "diameter_mm": round(size.axial_long_mm, 1) if size else None,
     }
-    finding = {"id": name, "name": phrase, "organ": claim.organ, "side": claim.side, "present": True,
+    finding = {"id": name, "name": phrases[0], "organ": claim.organ, "side": claim.side, "present": True,
                "measurements": measured, "tracer": claim.tracer, "weak": True}  # fmt: skip
     relative = path.relative_to(work.out.parent).as_posix()
-    return {"path": relative, "label": name, "finding_id": name, "phrases": [phrase]}, finding
+    return {"path": relative, "label": name, "finding_id": name, "phrases": phrases}, finding
 
 
 def _item(work: _Work, entry: Entry, label: Label, pet: Volume) -> Item:
