@@ -20,7 +20,7 @@ from vol3d.export.nifti import write_nifti
 from vol3d.export.regrid import to_source_grid
 from vol3d.workflows.evaluate_consistency import evaluate_consistency
 from vol3d.workflows.evaluate_questions import evaluate_questions
-from vol3d.workflows.evaluate_reports import evaluate_reports
+from vol3d.workflows.evaluate_reports import evaluate_reports, report_tables, score_study
 from vol3d.workflows.evidence import measure_masks
 from vol3d.workflows.printed import printed_text, reproduced
 from vol3d.workflows.records import load_record
@@ -123,6 +123,7 @@ def test_a_true_report_is_right_in_everything(made, tmp_path):
     assert table["text"]["references"] == 4
     assert table["image"]["lesion"]["contributed"]["value"] > 0.3
     assert table["variety"]["unique_reports"] >= 3
+    assert {"lesion", "denied", "suv_right"} <= set(table["subgroups"])
     assert {g["attribute"] for g in table["subgroups"]["lesion"]["groups"]} == {"sex", "age_band", "scanner", "centre"}
     assert json.loads((tmp_path / "reports.json").read_text())["studies"] == 4
     assert len((tmp_path / "reports.csv").read_text().splitlines()) == 5
@@ -218,6 +219,23 @@ def test_questions_are_asked_of_entries_and_judged(made, tmp_path):
     assert len(rows) == 13
 
 
+def test_combinations_kept_out_of_training_have_rows_of_their_own(made, tmp_path):
+    scored, entries = [], []
+    for study in made.cache.study_ids:
+        entry = made.cache.entry(study)
+        shown = [f for f in entry.findings if f["present"]]
+        entry.attributes["meta"]["held_out"] = [[shown[0]["organ"], shown[0]["density"]]]
+        scored.append(score_study(entry, made.reports / study))
+        entries.append(entry)
+    table = report_tables(scored, samples=20)["unseen_combinations"]
+    assert table["lesions_found"]["cases"] >= 4
+    assert table["lesions_found"]["value"] == 1
+    total = table["lesions_found"]["cases"] + table["other_lesions_found"]["cases"]
+    assert total == sum(len(s.score.found) for s in scored)
+    asked = evaluate_questions(entries, lambda e, q: "no", tmp_path, samples=10)
+    assert 0 < asked["unseen_combinations"]["questions"] < asked["all"]["questions"] / 2
+
+
 def test_reports_of_equivalent_inputs_are_compared_by_what_they_state(made, tmp_path):
     def write(kind: str, change) -> Path:
         for study in made.cache.study_ids:
@@ -241,6 +259,7 @@ def test_reports_of_equivalent_inputs_are_compared_by_what_they_state(made, tmp_
     )
     assert table["noise"]["identical"]["value"] == table["noise"]["beyond_chance"] == 1
     assert table["shift"]["overlap"]["value"] < 1
+    assert {g["attribute"] for g in table["noise"]["identical_by_group"]["groups"]} >= {"sex", "centre"}
     assert any("non-avid" in name for name in table["shift"]["appeared"])
     assert table["unchanged"]["lesion_f1"] == 1 > table["shift"]["lesion_f1"]
 

@@ -59,12 +59,13 @@ _INNOCENT = re.compile(
 """Nodes that are there and are no finding."""
 _MORE = re.compile(r"\b(?:other|further|additional|more|new|else)\b")
 _OUTSIDE = re.compile(
-    r"\bnot (?:in|within|inside|included|covered|imaged|scanned|part of)\b|\b(?:outside|beyond)\b.{0,20}\bview\b"
+    r"\bnot (?:in|within|inside|included|covered|imaged|scanned|part of)\b|\b(?:outside|beyond|out of)\b.{0,20}\bview\b"
 )
 _CLEAR = re.compile(
     r"\b(?:is|are|appears?|remains?) (?:both |otherwise )?(?:clear|unremarkable|normal)\b(?! (?:in )?(?!appearance)\w)"
     r"|^(?:[a-z][a-z ,/&]{1,40}: )?(?:unremarkable|clear) (?!.*\b(?:is|are)\b)"
 )
+_NOTHING = re.compile(r"^(?:\w+: )?(?:none of the findings|nothing abnormal|no abnormal findings?)\b")
 _GONE = re.compile(r"\b(?:has|have) been (?:resected|removed)\b|\bsurgically absent\b|\bis (?:resected|removed)\b")
 _LISTED = re.compile(r"[\s,]*(?:(?:and|or|nor|as well as)\s+)?(?:(?:in|of|the|both|either|left|right)\s+)*")
 _SEPARATOR = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
@@ -141,6 +142,11 @@ def organ_named(text: str) -> str | None:
     return found[0][2] if found else None
 
 
+def organ_key(name: str) -> str:
+    """An organ's name as `organs_in` has it, or the words themselves: "soft tissue" is soft_tissue, "thigh" thigh."""
+    return organ_named(name) or "_".join(name.lower().split())
+
+
 def claims_of(report: str) -> tuple[Claim, ...]:
     """Everything that findings and impression claim, in reading order; lesions first, then other findings."""
     lesions = [claim for placed in place(report) for claim in _of_sentence(placed)]
@@ -173,12 +179,7 @@ def _of_sentence(placed: Placed) -> Iterator[Claim]:
     sentence, lower = placed.text, placed.text.lower()
     nouns = [m for m in _NOUN.finditer(lower) if not _innocent(sentence, m)]
     if not nouns:
-        free = _CLEAR.search(lower) or _GONE.search(lower)
-        kind = OUTSIDE if _OUTSIDE.search(lower) else LESION if free else ""
-        named = dict.fromkeys(o for _, _, o in organs_in(sentence)) or ([placed.organ] if placed.organ else [])
-        for organ in named if kind else ():
-            side = laterality(sentence)
-            yield Claim(kind=kind, organ=organ, side=side, present=False, section=placed.section, sentence=sentence)
+        yield from _of_plain(placed, lower)
         return
     said: set[Claim] = set()
     for noun, (start, stop) in zip(nouns, _stretches(sentence, nouns), strict=True):
@@ -186,6 +187,20 @@ def _of_sentence(placed: Placed) -> Iterator[Claim]:
             if claim not in said:  # "nodule or mass": one claim
                 said.add(claim)
                 yield from _counted(claim, sizes, lower, noun)
+
+
+def _of_plain(placed: Placed, lower: str) -> Iterator[Claim]:
+    """What a sentence without the name of a lesion says of places: out of view, unremarkable, removed."""
+    nothing = _NOTHING.search(lower) is not None
+    kind = OUTSIDE if _OUTSIDE.search(lower) else LESION
+    if kind == LESION and not (nothing or _CLEAR.search(lower) or _GONE.search(lower)):
+        return
+    for organ in dict.fromkeys(o for _, _, o in organs_in(placed.text)) or [placed.organ]:
+        if organ is not None or nothing:
+            side = laterality(placed.text)
+            yield Claim(
+                kind=kind, organ=organ, side=side, present=False, section=placed.section, sentence=placed.text
+            )  # fmt: skip
 
 
 def _stretches(sentence: str, nouns: list[re.Match[str]]) -> list[tuple[int, int]]:
@@ -253,11 +268,22 @@ def _places(
             break
         listed.append(listed[-1] + 1)
     for i in listed:
-        start = here[i - 1][1] if i and here[i - 1][2] != here[i][2] else low
+        start = _words_from(sentence, here, i, low)
         later = [o[0] for o in here[i + 1 :]] + [m.start() for m in _NOUN.finditer(sentence.lower(), here[i][1], high)]
         after = sentence[here[i][1] : min(later, default=high)]
         side = laterality(sentence[start : here[i][1]])
         yield here[i][2], side or (laterality(after) if i == listed[-1] else None)
+
+
+def _words_from(sentence: str, here: list[tuple[int, int, str]], i: int, low: int) -> int:
+    """Where the words that may name the i-th organ's side begin: after the organ before, unless it is the same one
+    ("left upper lobe of the lung")."""
+    while i:
+        end, organ = here[i - 1][1], here[i - 1][2]
+        if organ != here[i][2] or _NOUN.search(sentence.lower(), end, here[i][0]):
+            return end
+        i -= 1
+    return low
 
 
 def _counted(claim: Claim, sizes: list[float], lower: str, noun: re.Match[str]) -> Iterator[Claim]:

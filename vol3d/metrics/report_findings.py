@@ -23,7 +23,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from vol3d.metrics.bootstrap import Interval, bootstrap_interval
-from vol3d.metrics.report_claims import LESION, Claim, claims_of, density_of, is_lesion, organ_named, size_of
+from vol3d.metrics.report_claims import (
+    LESION,
+    Claim,
+    claims_of,
+    density_of,
+    is_lesion,
+    organ_key,
+    organ_named,
+    size_of,
+)
 from vol3d.metrics.report_match import Counts, SizeTolerance, Truth, match_lesions, merged, same_thing
 from vol3d.text import find_mentions, label_findings
 from vol3d.types import Array
@@ -67,7 +76,7 @@ def truths_of(findings: Sequence[Mapping[str, Any]]) -> tuple[Truth, ...]:
         labels = [] if is_lesion(name) or not name else [m.finding for m in find_mentions(name)]
         kind = LESION if is_lesion(name) or not name else labels[0] if labels else "_".join(name.lower().split())
         size, density, uptake = row.get("size"), row.get("density"), row.get("uptake")
-        place = organ_named(str(organ)) or "_".join(str(organ).lower().split()) if organ else organ_named(name)
+        place = organ_key(str(organ)) if organ else organ_named(name)
         out.append(
             Truth(
                 id=str(row.get("id", number)), kind=kind, organ=place, side=row.get("side"),

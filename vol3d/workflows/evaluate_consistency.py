@@ -17,6 +17,7 @@ from vol3d.metrics.report_claims import LESION, claims_of
 from vol3d.metrics.report_findings import micro_f1, score_claims, truths_of
 from vol3d.workflows.printed import printed_text
 from vol3d.workflows.records import load_record
+from vol3d.workflows.subgroup_tables import groups_of_meta, subgroup_table
 from vol3d.workflows.tables import null, record
 
 SAMPLES = 1000
@@ -63,12 +64,17 @@ def evaluate_consistency(
     truths = [truths_of(e.attributes.get("findings") or ()) for e in entries]
     texts = {kind: [_text(folder / s) for s in studies] for kind, folder in {"": reports, **changed}.items()}
     base = [stated(text) for text in texts[""]]
+    groups = groups_of_meta([e.attributes.get("meta") or {} for e in entries])
     table: dict[str, Any] = {}
     for kind, own in texts.items():
         scores = [score_claims(claims_of(text), truth) for text, truth in zip(own, truths, strict=True) if truth]
         row: dict[str, Any] = {"lesion_f1": null(_f1([s.total("lesion") for s in scores]))}
         if kind:
-            row |= _record(consistency(base, [stated(text) for text in own], patients, samples=samples))
+            after = [stated(text) for text in own]
+            row |= _record(consistency(base, after, patients, samples=samples))
+            same = np.array([float(a == b) for a, b in zip(base, after, strict=True)])
+            if groups:
+                row["identical_by_group"] = subgroup_table(same, patients, groups, samples=samples)
         table[kind or "unchanged"] = row
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "consistency.json", json.dumps(table, indent=1) + "\n")

@@ -15,9 +15,12 @@ from vol3d.errors import CacheError
 from vol3d.files import write_whole
 from vol3d.metrics.bootstrap import bootstrap_interval
 from vol3d.metrics.probes import QuestionAnswer, QuestionTable, score_questions
-from vol3d.metrics.subgroups import ATTRIBUTES, by_subgroup
+from vol3d.metrics.report_claims import density_of, organ_key, size_of, uptake_of
+from vol3d.text.organs import side_of
 from vol3d.text.questions import KINDS, question_kind, score_answer
+from vol3d.text.reports import organs_in
 from vol3d.types import Array
+from vol3d.workflows.subgroup_tables import groups_of_meta, subgroup_table
 from vol3d.workflows.tables import null, record, write_rows
 
 Answer = Callable[[Entry, str], str]
@@ -44,6 +47,8 @@ class QuestionRow:
     right: bool
     score: float
     made_up: bool
+    unseen_combination: bool
+    """It is about an organ with a trait that were kept apart in training (`preprocessing.holdout`)."""
 
 
 def evaluate_questions(
@@ -69,19 +74,17 @@ def evaluate_questions(
         CacheError: no entry has a question. QuestionError: a true answer of the manifest cannot be read.
     """
     rows: list[QuestionRow] = []
-    groups: dict[str, list[str | None]] = {a: [] for a in ATTRIBUTES}
+    meta: list[dict[str, Any]] = []
     for entry in entries:
         asked = [q for q in entry.attributes.get("qa") or () if wordings is None or q.get("wording", "") in wordings]
         if most is not None and len(asked) > most:
             asked = [asked[i] for i in np.linspace(0, len(asked) - 1, most).astype(int)]
         own = [ask_one(entry, q, answer) for q in asked]
         rows += own
-        for attribute, groups_of in groups.items():
-            value = (entry.attributes.get("meta") or {}).get(attribute)
-            groups_of += [str(value) if value is not None and str(value).strip() else None] * len(own)
+        meta += [entry.attributes.get("meta") or {}] * len(own)
     if not rows:
         raise CacheError("expected questions (`qa`) in the entries, found none; write them into the manifest")
-    table = question_tables(rows, groups, samples=samples)
+    table = question_tables(rows, meta, samples=samples)
     out.mkdir(parents=True, exist_ok=True)
     write_rows(rows, QuestionRow, out / "questions.csv")
     write_whole(out / "questions.json", json.dumps(table, indent=1) + "\n")
@@ -97,24 +100,29 @@ def ask_one(entry: Entry, question: dict[str, Any], answer: Answer) -> QuestionR
     return QuestionRow(
         entry.study_id, entry.patient_key, str(question.get("wording", "")), kind, bool(question.get("adversarial")),
         text, str(question["a"]), given, verdict.expected, verdict.right, verdict.score, verdict.made_up,
+        _unseen(entry, f"{text} {question['a']}"),
     )  # fmt: skip
 
 
+def _unseen(entry: Entry, text: str) -> bool:
+    held = (entry.attributes.get("meta") or {}).get("held_out", ())
+    organs = {organ for _, _, organ in organs_in(text)}
+    traits = {density_of(text), uptake_of(text), size_of(text), side_of(text)}
+    return any(organ_key(str(organ)) in organs and trait in traits for organ, trait in held)
+
+
 def question_tables(
-    rows: Sequence[QuestionRow], groups: dict[str, list[str | None]], *, samples: int = SAMPLES
+    rows: Sequence[QuestionRow], meta: Sequence[dict[str, Any]], *, samples: int = SAMPLES
 ) -> dict[str, Any]:
-    """All questions, those of each wording, and the shares right by subgroup."""
+    """All questions, those of each wording, those about combinations kept out of training, and subgroups."""
     out: dict[str, Any] = {"all": _table(rows, samples)}
     wordings = sorted({r.wording for r in rows})
     out |= {name or "unmarked": _table([r for r in rows if r.wording == name], samples) for name in wordings}
-    stated = {a: own for a, own in groups.items() if any(own)}
-    if stated:
-        right, patients = np.array([r.right for r in rows], float), [r.patient_key for r in rows]
-        table, gaps = by_subgroup(right, patients, stated, samples=samples, permutations=samples // 2)
-        out["subgroups"] = {
-            "groups": [{"attribute": s.attribute, "group": s.group, "few": s.few, **record(s.figure)} for s in table],
-            "gaps": [record(g) for g in gaps],
-        }
+    if unseen := [r for r in rows if r.unseen_combination]:
+        out["unseen_combinations"] = _table(unseen, samples)
+    if groups := groups_of_meta(meta):
+        right = np.array([r.right for r in rows], float)
+        out["subgroups"] = subgroup_table(right, [r.patient_key for r in rows], groups, samples=samples)
     return out
 
 

@@ -19,7 +19,7 @@ from vol3d.files import write_whole
 from vol3d.metrics.bootstrap import bootstrap_interval
 from vol3d.metrics.collapse import contribution, information, variety
 from vol3d.metrics.learned import Scorer
-from vol3d.metrics.report_claims import Claim, claims_of, report_text
+from vol3d.metrics.report_claims import Claim, claims_of, organ_key, report_text
 from vol3d.metrics.report_findings import (
     LEVELS,
     Level,
@@ -32,12 +32,12 @@ from vol3d.metrics.report_findings import (
 )
 from vol3d.metrics.report_match import SizeTolerance, Truth
 from vol3d.metrics.report_numbers import NumberCase, summarise_numbers
-from vol3d.metrics.subgroups import ATTRIBUTES, by_subgroup
 from vol3d.metrics.text import bleu, cider, meteor, rouge_l
 from vol3d.progress import progress
 from vol3d.workflows.number_cases import number_cases
 from vol3d.workflows.printed import SUPPORTED, Reproduction, printed_sections, reproduced, without_evidence
 from vol3d.workflows.records import RECORD, load_record
+from vol3d.workflows.subgroup_tables import groups_of_meta, subgroup_table
 from vol3d.workflows.tables import null, record, write_rows
 
 SAMPLES = 1000
@@ -194,7 +194,7 @@ def report_tables(scored: Sequence[StudyReport], *, samples: int = SAMPLES) -> d
         out["image"] = _image(known, samples)
     if unseen := unseen_table(scored, samples):
         out["unseen_combinations"] = unseen
-    if groups := subgroup_table(scored, samples):
+    if groups := subgroup_tables(scored, samples):
         out["subgroups"] = groups
     return out
 
@@ -247,7 +247,7 @@ def unseen_table(scored: Sequence[StudyReport], samples: int) -> dict[str, Any]:
         for truth in study.truths if combinations else ():
             if truth.present and truth.id in study.score.found:
                 traits = {truth.density, truth.uptake, truth.size, truth.side}
-                own = any(truth.organ == _organ(o) and t in traits for o, t in combinations)
+                own = any(truth.organ == organ_key(o) and t in traits for o, t in combinations)
                 (held if own else others).append((float(study.score.found[truth.id]), study.patient))
     if not held:
         return {}
@@ -257,30 +257,23 @@ def unseen_table(scored: Sequence[StudyReport], samples: int) -> dict[str, Any]:
     }
 
 
-def _organ(name: str) -> str | None:
-    return truths_of([{"name": "lesion", "organ": name, "present": True}])[0].organ
-
-
-def subgroup_table(scored: Sequence[StudyReport], samples: int) -> dict[str, Any]:
-    """Micro-F1 at each level that was scored, in each group of every attribute that the studies state."""
-    groups = {a: [_group(s.meta.get(a)) for s in scored] for a in ATTRIBUTES}
-    groups = {a: own for a, own in groups.items() if any(own)}
+def subgroup_tables(scored: Sequence[StudyReport], samples: int) -> dict[str, Any]:
+    """Micro-F1 at each level that was scored, and right numbers of found lesions, in each group of every attribute."""
+    groups = groups_of_meta([s.meta for s in scored])
+    if not groups:
+        return {}
     out: dict[str, Any] = {}
-    for level in LEVELS if groups else ():
-        if not any(level in s.score.counts for s in scored):
-            continue
-        rows = np.array([s.score.total(level) for s in scored], float)
-        patients = [s.patient for s in scored]
-        table, gaps = by_subgroup(rows, patients, groups, micro_f1, samples=samples, permutations=samples // 2)
-        out[level] = {
-            "groups": [{"attribute": s.attribute, "group": s.group, "few": s.few, **record(s.figure)} for s in table],
-            "gaps": [record(g) for g in gaps],
-        }
+    patients = [s.patient for s in scored]
+    for level in LEVELS:
+        if any(level in s.score.counts for s in scored):
+            rows = np.array([s.score.total(level) for s in scored], float)
+            out[level] = subgroup_table(rows, patients, groups, micro_f1, samples=samples)
+    cases = [(s.meta, case) for s in scored for case in s.numbers if case.found]
+    own = groups_of_meta([meta for meta, _ in cases])
+    for name in ("suv_right", "diameter_right") if own else ():
+        values = np.array([getattr(case, name) for _, case in cases], float)
+        out[name] = subgroup_table(values, [case.patient for _, case in cases], own, samples=samples)
     return out
-
-
-def _group(value: Any) -> str | None:
-    return str(value) if value is not None and str(value).strip() else None
 
 
 def _learned(

@@ -10,10 +10,10 @@ import numpy as np
 
 from vol3d.errors import Vol3dError
 from vol3d.metrics.retrieval import RANKS, Retrieval, both_ways, groups_of, ranks_of
-from vol3d.metrics.subgroups import ATTRIBUTES, by_subgroup
 from vol3d.text.slots import SLOT, take_numbers
 from vol3d.types import Array
-from vol3d.workflows.tables import null, record
+from vol3d.workflows.subgroup_tables import groups_of_meta, subgroup_table
+from vol3d.workflows.tables import null
 
 SAMPLES = 1000
 
@@ -109,15 +109,10 @@ def _record(table: Retrieval) -> dict[str, Any]:
 def _subgroups(own: Embedded, meta: Sequence[Mapping[str, Any]], ranks: Sequence[int], samples: int) -> dict[str, Any]:
     """Recall of images at the largest k that is a choice, among all candidates."""
     k = max((r for r in ranks if r < len(own.texts)), default=None)
-    groups = {a: [str(m[a]) if m.get(a) else None for m in meta] for a in ATTRIBUTES}
-    groups = {a: names for a, names in groups.items() if any(names)}
+    groups = groups_of_meta(meta)
     if k is None or not groups:
         return {}
     same = np.array(text_groups(own.texts))
     hits = (ranks_of(similarity_of(own), same[:, None] == same[None]) <= k).astype(float)
-    table, gaps = by_subgroup(hits, list(own.patients), groups, samples=samples, permutations=samples // 2)
-    return {
-        "figure": f"image_to_text recall at {k}",
-        "groups": [{"attribute": s.attribute, "group": s.group, "few": s.few, **record(s.figure)} for s in table],
-        "gaps": [record(g) for g in gaps],
-    }
+    table = subgroup_table(hits, list(own.patients), groups, samples=samples)
+    return {"figure": f"image_to_text recall at {k}", **table}
