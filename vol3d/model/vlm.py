@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vol3d.config import from_tree, to_tree
 from vol3d.errors import CheckpointError, ConfigError
 from vol3d.files import write_whole
+from vol3d.model.alignment import Alignment, Embeddings
 from vol3d.model.decoder import ContextualGrounding, ImageDecoder, Output, SharedGrounding
 from vol3d.model.encoder import EncoderConfig, ImageEncoder, plan_encoder
 from vol3d.model.text import TextConfig, resolve_text
@@ -44,6 +45,8 @@ class ModelConfig:
     """Recompute encoder and decoder stages in the backward pass: less memory, about a third more time."""
     in_channels: int = 0
     """Image channels; 0: the count of the channel configuration."""
+    alignment_width: int = 0
+    """Width of the vectors by which images and texts are compared; 0: no such head."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """The U-Net."""
     text: TextConfig = field(default_factory=TextConfig)
@@ -52,6 +55,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.width < 1 or self.heads < 1 or self.width % self.heads:
             raise ConfigError(f"model: expected a width that heads divide, found {self.width} and {self.heads}")
+        if self.alignment_width < 0:
+            raise ConfigError(f"model: expected alignment_width of at least 0, found {self.alignment_width}")
         if len(self.encoder.features) < 3:
             raise ConfigError(f"model: expected at least 3 encoder stages, found {len(self.encoder.features)}")
         coarse, fine = self.levels
@@ -110,6 +115,11 @@ class VisionLanguageModel(nn.Module):
             self.grounding = ContextualGrounding(
                 config.encoder, config.text.width, config.width, checkpointing=checkpointing
             )
+        self.alignment: Alignment | None = None
+        if config.alignment_width:  # last, so that all else starts as it does without
+            shared = config.fusion == "shared"
+            channels = (config.width,) * 2 if shared else config.encoder.features[-1:-3:-1]
+            self.alignment = Alignment(channels, config.text.width, config.alignment_width)
 
     def encode_image(self, image_BCZYX: Tensor) -> list[Tensor]:
         """All work that no phrase changes; do it once and `ground` any number of phrases.
@@ -125,14 +135,63 @@ class VisionLanguageModel(nn.Module):
 
     def ground(self, features: list[Tensor], tokens_BPTE: Tensor, token_mask_BPT: Tensor) -> Output:
         """Answers to every phrase, each independent of the others."""
-        if self.config.text_ablation:
-            tokens_BPTE = torch.zeros_like(tokens_BPTE[:, :, :1])
-            token_mask_BPT = torch.ones_like(token_mask_BPT[:, :, :1])
-        return self.grounding(features, tokens_BPTE, token_mask_BPT)
+        return self.grounding(features, *self._seen(tokens_BPTE, token_mask_BPT))
 
     def forward(self, image_BCZYX: Tensor, tokens_BPTE: Tensor, token_mask_BPT: Tensor) -> Output:
         """Shapes in the names; `token_mask_BPT` is True at real tokens."""
         return self.ground(self.encode_image(image_BCZYX), tokens_BPTE, token_mask_BPT)
+
+    def embed_image(
+        self, features: list[Tensor], organ_tokens_OTE: Tensor | None = None, organ_mask_OT: Tensor | None = None
+    ) -> Tensor:
+        """Vectors [B, 1 + O, E] of unit length of what `encode_image` gave: of the whole, then of each organ named.
+
+        Raises:
+            ConfigError: the model has no alignment head.
+        """
+        return self._head().embed_image(self._coarse(features), organ_tokens_OTE, organ_mask_OT)
+
+    def embed_text(self, tokens_NTE: Tensor, mask_NT: Tensor) -> Tensor:
+        """Vectors [N, E] of unit length of texts' token states.
+
+        Raises:
+            ConfigError: the model has no alignment head.
+        """
+        return self._head().embed_text(*self._seen(tokens_NTE, mask_NT))
+
+    def contrast(
+        self,
+        features: list[Tensor],
+        organ_tokens_OTE: Tensor,
+        organ_mask_OT: Tensor,
+        tokens_NTE: Tensor,
+        mask_NT: Tensor,
+    ) -> Embeddings:
+        """Both sides for training.
+
+        Raises:
+            ConfigError: the model has no alignment head.
+        """
+        tokens = self._seen(tokens_NTE, mask_NT)
+        return self._head()(self._coarse(features), organ_tokens_OTE, organ_mask_OT, *tokens)
+
+    def _head(self) -> Alignment:
+        if self.alignment is None:
+            raise ConfigError(
+                "expected a model with an alignment head, found alignment_width 0; train with model.alignment_width, "
+                "data.contrast_texts and task.alignment"
+            )
+        return self.alignment
+
+    def _coarse(self, features: list[Tensor]) -> list[Tensor]:
+        """The two maps that the alignment pools, the coarser first."""
+        return features[:2] if self.decoder is not None else features[-1:-3:-1]
+
+    def _seen(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What the model sees of texts: in the control without words, nothing."""
+        if not self.config.text_ablation:
+            return tokens, mask
+        return torch.zeros_like(tokens[..., :1, :]), torch.ones_like(mask[..., :1])
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes model.safetensors and model.json (the resolved configuration), each by atomic rename."""

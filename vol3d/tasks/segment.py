@@ -39,7 +39,10 @@ class SegmentTask:
             model: called as ``model(image_BCZYX, tokens_BPTE, token_mask_BPT)``, returns an `Output`.
             batch: with `image_BCZYX`, `tokens_BPTE`, `token_mask_BPT`, `mask_BPZYX`, `known_BP`, `present_BP`.
         """
-        output = model(batch.image_BCZYX, batch.tokens_BPTE, batch.token_mask_BPT)
+        return self.losses(model(batch.image_BCZYX, batch.tokens_BPTE, batch.token_mask_BPT), batch)
+
+    def losses(self, output: Any, batch: Any) -> dict[str, Tensor]:
+        """Of a model's `Output`; see `training_forward`."""
         known_BP = batch.known_BP.bool()
         return {
             "mask_loss": self.config.mask_weight

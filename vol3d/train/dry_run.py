@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from vol3d.data.collate import StepSampler, make_loader
+from vol3d.data.contrast import ContrastBatch
 from vol3d.data.dataset import PatchDataset
 from vol3d.model.bank import EmbeddingBank
 from vol3d.model.vlm import ModelConfig
+from vol3d.text.knowledge import ORGAN_NAMES
 from vol3d.train import ranks
 from vol3d.train.engine import Engine
 from vol3d.train.run_config import RunConfig
@@ -27,7 +29,10 @@ def try_one(
     micro_batch = config.train.micro_batch(place.world)
     with tempfile.TemporaryDirectory(prefix="vol3d-") as scratch:
         bank = EmbeddingBank(scratch, model.text, str(ranks.device()))
-        bank.ensure({p for i in range(micro_batch) for p in dataset[i].phrases})
+        samples = [dataset[i] for i in range(micro_batch)]
+        asked = {p for s in samples for p in s.phrases}
+        said = {t for s in samples if s.contrast is not None for t in (*s.contrast.texts, *ORGAN_NAMES.values())}
+        bank.ensure(asked | said)
         loader = make_loader(dataset, StepSampler(0, 1, micro_batch), bank, 0)
         batch = next(iter(loader)).to(ranks.device())
     kept: dict[int, int] = {}
@@ -46,7 +51,9 @@ def try_one(
     if place.rank == 0:
         for item in fields(batch):
             value = batch[item.name]
-            log.info("%-16s %s", item.name, tuple(value.shape) if isinstance(value, Tensor) else value)
+            parts = vars(value) if isinstance(value, ContrastBatch) else {item.name: value}
+            for name, part in parts.items():
+                log.info("%-16s %s", name, tuple(part.shape) if isinstance(part, Tensor) else part)
         log.info("loss %.4f (%s)", loss.item(), ", ".join(f"{k} {float(v):.4f}" for k, v in figures.items()))
         log.info("per rank, at ZeRO %d with %d ranks:", engine.stage, place.world)
         for name, size in sizes.items():

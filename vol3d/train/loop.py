@@ -20,7 +20,7 @@ from vol3d.data.dataset import PatchDataset
 from vol3d.errors import ConfigError, FingerprintError
 from vol3d.model.bank import EmbeddingBank, bank_root
 from vol3d.model.vlm import ModelConfig, VisionLanguageModel, resolve_model
-from vol3d.tasks.segment import SegmentTask
+from vol3d.tasks.findings import FindingsTask
 from vol3d.train import ranks
 from vol3d.train.dry_run import try_one
 from vol3d.train.engine import Engine, read_deepspeed_file
@@ -35,6 +35,8 @@ log = logging.getLogger("vol3d")
 
 WHITENING_TEXTS = 4096
 """Texts at most whose states decide how the text projection starts."""
+WHITENING_SECTIONS = 512
+"""The same of the alignment's projection; sections are ten times as long as phrases."""
 
 
 @ranks.tiny_numbers(are_zero=True)
@@ -84,11 +86,14 @@ def train(
         spacing_mm=cache.recipe["spacing_mm"],
     )
     texts = [] if dry_run else dataset.texts()
-    bank = None if dry_run else _fill_bank(texts, model_config, place)
+    said = [] if dry_run else dataset.contrast_texts()
+    bank = None if dry_run else _fill_bank([*texts, *said], model_config, place)
     torch.manual_seed(config.seed)
     model = VisionLanguageModel(model_config)
     if bank is not None:
-        model.grounding.text.whiten(_some_states(bank, texts))
+        model.grounding.text.whiten(_some_states(bank, texts, WHITENING_TEXTS))
+        if model.alignment is not None:
+            model.alignment.text.whiten(_some_states(bank, said, WHITENING_SECTIONS))
     newest = folder.newest() if resume == "auto" and not dry_run else None
     precision = newest[1].precision if newest is not None else choose_precision(settings.precision, place.rank)
     if init is not None and newest is None:
@@ -97,7 +102,7 @@ def train(
     plain = copy.deepcopy(model).to(ranks.device()).requires_grad_(False).eval() if place.rank == 0 else None
     engine = Engine(
         model,
-        SegmentTask(config.task).training_forward,
+        FindingsTask(config.task).training_forward,
         build_optimizer(model, settings.optim),
         deepspeed_file=deepspeed_file,
         micro_batch=micro_batch,
@@ -172,9 +177,9 @@ def _report_init(found: tuple[list[str], list[str]], path: Path, rank: int) -> N
             log.info("  not in it, or of another shape: %s", name)
 
 
-def _some_states(bank: EmbeddingBank, texts: list[str]) -> Tensor:
+def _some_states(bank: EmbeddingBank, texts: list[str], most: int) -> Tensor:
     """Token states [N, E] of an even sample of the training texts."""
-    return torch.from_numpy(np.concatenate([bank.get(t) for t in texts[:: -(-len(texts) // WHITENING_TEXTS)]]))
+    return torch.from_numpy(np.concatenate([bank.get(t) for t in texts[:: -(-len(texts) // most)]]))
 
 
 def _fill_bank(texts: list[str], config: ModelConfig, place: ranks.Place) -> EmbeddingBank:

@@ -10,7 +10,7 @@ from vol3d.data.dataset import DataConfig
 from vol3d.errors import ConfigError
 from vol3d.model.reader import ReaderConfig
 from vol3d.model.vlm import ModelConfig
-from vol3d.tasks.segment import SegmentConfig
+from vol3d.tasks.findings import FindingsConfig
 from vol3d.train.optim import OptimConfig
 
 
@@ -97,7 +97,7 @@ class RunConfig:
     """Patches, channels, sampling, augmentation."""
     model: ModelConfig
     """The network."""
-    task: SegmentConfig
+    task: FindingsConfig
     """The losses."""
     train: TrainConfig
     """The loop."""
@@ -107,3 +107,16 @@ class RunConfig:
     """Reports and answers; null: the run ends with the grounding model."""
     seed: int = 0
     """Of the weights, the samples and everything drawn in a step."""
+
+    def __post_init__(self) -> None:
+        wanted = {
+            "task.alignment": self.task.alignment is not None,
+            "model.alignment_width": self.model.alignment_width > 0,
+            "data.contrast_texts": self.data.contrast_texts > 0,
+        }
+        if len(set(wanted.values())) > 1:
+            given, missing = ([n for n, v in wanted.items() if v is on] for on in (True, False))
+            raise ConfigError(
+                f"expected {', '.join(wanted)} all together or none, found {', '.join(given)} without "
+                f"{', '.join(missing)}"
+            )
