@@ -92,8 +92,8 @@ def fold_rows(data: Path, test: list[str]) -> list[dict]:
 
 
 def weak_manifest(manifest: Path, recipe: PreprocessConfig, out: Path) -> Path:
-    """The same patients with no drawn mask to train on: a sentence with SUVmax and slice for each wording stands for it,
-    and `vol3d weak-label` makes the masks."""
+    """The same patients without drawn masks: sentences with SUVmax and slice, one for each wording, stand for them, and
+    `vol3d weak-label` makes the masks."""
     studies = [json.loads(line) for line in manifest.read_text().splitlines()]
     for row in studies:
         pet = read_image(Path(row["pet"]), "pet").volume.array_ZYX

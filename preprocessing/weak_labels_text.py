@@ -74,7 +74,7 @@ _NO_LESION = (
     ),
     (
         r"\bnon-?\s?(?:fdg-?|psma-?|tracer-?)?avid|\bnot (?:\w+ly )?(?:fdg-|tracer-|psma-)?(?:avid|hypermetabol\w+)|"
-        r"\b(?:without|no|lack of|absent) (?:\w+ ){0,3}(?:uptake|activity|avidity|hypermetabolism)|\bphotop[eo]ni\w+|"
+        r"\b(?:without|no|lack of|absent) (?!(?:\w+ )?(?:change|difference|progression))(?:\w+ ){0,3}(?:uptake|activity|avidity|hypermetabolism)|\bphotop[eo]ni\w+|"
         r"\bmetabolically inactive",
         "a lesion without uptake",
     ),

@@ -125,8 +125,8 @@ def _study(work: _Work, entry: Entry) -> None:
 
 
 def _labelled(work: _Work, entry: Entry) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """New rows of ``masks`` and ``findings``. Lesions named by the same words are one mask, since what a phrase names is
-    one mask; several sentences on one lesion are its phrases."""
+    """New rows of ``masks`` and ``findings``. Lesions named by the same words are one mask, since a phrase has but one;
+    several sentences on one lesion are its phrases."""
     pet = entry.pet_native()
     organs = Organs(_words_of(entry), lru_cache(maxsize=None)(entry.native_mask))
     found = label_study(
