@@ -42,10 +42,11 @@ def batches_of(step, place, accumulation, bad_index=None):
 def build(stage, place, accumulation=1, precision="fp32", clip=1.0, optimizer=torch.optim.AdamW):
     torch.manual_seed(0)
     model = Toy()
+    groups = [[p for p in model.parameters() if p.ndim > 1], [p for p in model.parameters() if p.ndim <= 1]]
     return Engine(
         model,
         loss_of,
-        optimizer(model.parameters(), lr=1e-2),
+        optimizer([{"params": group} for group in groups], lr=1e-2),
         deepspeed_file=read_deepspeed_file(f"zero{stage}"),
         micro_batch=GLOBAL_BATCH // place.world // accumulation,
         accumulation=accumulation,

@@ -88,9 +88,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(damage, name, run,
 def test_no_whole_checkpoint_is_an_error_and_no_fresh_start(run, cache):
     for folder in (run / "checkpoints").iterdir():
         cut(folder / "weights.safetensors")
-    with pytest.raises(
-        CheckpointError, match=r"weights.safetensors is damaged: .* no whole checkpoint"
-    ):
+    with pytest.raises(CheckpointError, match=r"weights.safetensors is damaged: .* no whole checkpoint"):
         train(job.config(), cache.root, run, resume="auto")
     assert len(losses(run)) == 6
 

@@ -56,6 +56,7 @@ class FullState:
     def save(self, folder: Path) -> None:
         """Writes both files from rank 0. All ranks must call it."""
         main = dist.get_rank() == 0
+        self._link()
         weights, moments = self.weights(), {}
         for name, parameter in self._trained():
             for key, value in self._moments(parameter):
@@ -117,7 +118,12 @@ class FullState:
             return
         for flat in self._flat():
             self.optimizer.state[flat] = {key: torch.zeros_like(flat) for key in sorted(keys)}
-        if self.stage < 3:
+        self._link()
+
+    def _link(self) -> None:
+        """Tells DeepSpeed's accessors where the moments are; it does so once itself, after the first parameter group's
+        first step, when those of the other groups are not there yet."""
+        if self.stage in (1, 2):
             self.engine.optimizer._hp_optimizer_states_linked = False
             self.engine.optimizer._lazy_init_hp_params_optimizer_state()
 
