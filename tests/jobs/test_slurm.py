@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def test_three_preemptions_do_not_move_the_loss(slurm, cache, site, logs, until)
 
 
 @pytest.mark.slow
-def test_the_chain_from_studies_to_scores(slurm, site, logs):
+def test_the_chain_from_studies_to_scores(slurm, site, logs, until):
     site = {**site, "CACHE": str(logs / "cache"), "RUN": str(logs / "run"), "ANSWERS": str(logs / "answers"),
             "TRAIN_OPTIONS": options(4)}  # fmt: skip
     file = logs / "site.env"
@@ -107,6 +108,7 @@ def test_the_chain_from_studies_to_scores(slurm, site, logs):
     said = slurm.run(JOBS / "chain.sh", file, f"--chdir={logs}", *HERE)
     for job in [word.strip(",") for word in said.split()[1::2]]:
         assert set(slurm.wait(job, 600)) == {"COMPLETED"}
+    assert len(list((logs / "answers").glob("*/done.json"))) == 6
     assert len(list((logs / "answers").glob("*/segmentation.json"))) == 6
     assert (
         "overall" in (logs / "run/evaluation/metrics.json").read_text()
@@ -140,5 +142,5 @@ def test_every_variable_of_the_jobs_is_in_the_site_file():
     known = set(re.findall(r"^(?:# )?export (\w+)=", (JOBS / "site.env").read_text(), re.M))
     for path in (*JOBS.glob("*.slurm"), JOBS / "chain.sh"):
         used = set(re.findall(r"\$\{?([A-Z][A-Z0-9_]+)", path.read_text()))
-        own = {"PART", "SRUN_CPUS_PER_TASK"}
+        own = {"SRUN_CPUS_PER_TASK"}
         assert {n for n in used - own if not n.startswith("SLURM_")} <= known

@@ -20,6 +20,7 @@ from vol3d.cache import Entry
 from vol3d.checkpoint import Checkpoint, load_checkpoint
 from vol3d.config import from_tree, to_tree
 from vol3d.files import write_whole
+from vol3d.train import stop
 from vol3d.workflows.drafts import Context
 from vol3d.workflows.findings import Question, asked_of, write_findings
 from vol3d.workflows.report import Reporter
@@ -37,6 +38,7 @@ class InferSummary(BatchSummary):
     """Done before, from the same study with the same checkpoint and prompts."""
 
 
+@stop.listening()
 def infer(
     checkpoint_path: Path,
     manifest: Path,
@@ -62,6 +64,7 @@ def infer(
 
     Raises:
         CheckpointError, ManifestError, ConfigError: nothing can be done at all.
+        StoppedError: SIGTERM or SIGUSR1 came; the same call goes on with the study that was broken off.
     """
     phrases = clean_prompts(prompts) if prompts else []
     checkpoint = load_checkpoint(checkpoint_path, device)
