@@ -224,14 +224,14 @@ def test_combinations_kept_out_of_training_have_rows_of_their_own(made, tmp_path
     for study in made.cache.study_ids:
         entry = made.cache.entry(study)
         shown = [f for f in entry.findings if f["present"]]
-        entry.attributes["meta"]["held_out"] = [[shown[0]["organ"], shown[0]["density"]]]
+        entry.attributes["meta"]["held_out"] = [[f["organ"], f["density"]] for f in shown[:1]]
         scored.append(score_study(entry, made.reports / study))
         entries.append(entry)
     table = report_tables(scored, samples=20)["unseen_combinations"]
-    assert table["lesions_found"]["cases"] >= 4
+    assert table["lesions_found"]["cases"] >= 3
     assert table["lesions_found"]["value"] == 1
     total = table["lesions_found"]["cases"] + table["other_lesions_found"]["cases"]
-    assert total == sum(len(s.score.found) for s in scored)
+    assert total == sum(len(s.score.found) for s in scored) > table["lesions_found"]["cases"]
     asked = evaluate_questions(entries, lambda e, q: "no", tmp_path, samples=10)
     assert 0 < asked["unseen_combinations"]["questions"] < asked["all"]["questions"] / 2
 
