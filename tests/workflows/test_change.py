@@ -1,0 +1,167 @@
+"""Change since a prior study: phantoms in which lesions grow, shrink, go and come while the body moves and turns."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from preprocessing.phantom_body import build_anatomy
+from preprocessing.phantom_lesions import Lesion as Painted
+from preprocessing.phantom_lesions import Traits
+from preprocessing.phantom_scan import scan_ct
+from preprocessing.phantom_shapes import Blob
+from vol3d.export.nifti import write_nifti
+from vol3d.geometry import Grid
+from vol3d.volume import Volume
+from vol3d.workflows.change import ChangeError, StudyLesions, classify, compare
+from vol3d.workflows.evidence import Measurement, measure_masks
+from vol3d.workflows.lesions import Lesion
+from vol3d.workflows.registration import register
+
+ANATOMY = build_anatomy(np.random.default_rng(5), 0.0, 0.0)
+PLACES = {"liver": "liver lesion", "spleen": "spleen lesion", "left lung": "left lung lesion",
+          "right lung": "right lung lesion"}  # fmt: skip
+
+
+def rotation_about_z(degrees):
+    angle = np.radians(degrees)
+    return np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+
+
+def point_in(place, depth=0):
+    """An anatomical point well inside a place, `depth` picks different ones."""
+    grid = np.stack(np.meshgrid(*[np.arange(-180, 181, 12.0)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    from preprocessing.phantom_anatomy import label_of
+
+    inside = grid[ANATOMY.tissue_at(grid) == label_of(place)]
+    centre = inside.mean(axis=0)
+    order = np.argsort(np.linalg.norm(inside - centre, axis=1))
+    return inside[order[0]] if depth == 0 else inside[order[len(order) // 2]]
+
+
+def painted(name, place, radius, depth=0):
+    x, y, z = point_in(place, depth)
+    traits = Traits(place, "medium", "calcified", None)
+    return Painted(name, traits, Blob((x, y, z), (radius,) * 3), 250.0, None)
+
+
+def scanned(folder, lesions, moved=(0.0, 0.0, 0.0), turned=0.0, z_range=(-200.0, 150.0), seed=0):
+    """A CT of the phantom after the body was turned and moved on the table, with its lesions' true masks."""
+    folder.mkdir()
+    low, high = z_range
+    grid = Grid.from_spacing((int((high - low) / 5), 70, 84), (5.0, 5.0, 5.0), (-207.0, -172.0, low))
+    body_to_world = np.eye(4)
+    body_to_world[:3, :3], body_to_world[:3, 3] = rotation_about_z(turned), moved
+    seen_from_body = Grid(grid.shape, np.linalg.inv(body_to_world) @ grid.affine)
+    hu, _, masks = scan_ct(np.random.default_rng(seed), ANATOMY, lesions, seen_from_body, 10.0)
+    found = []
+    for number, lesion in enumerate(lesions, 1):
+        mask = masks[lesion.id].astype(np.uint8)
+        measured = measure_masks(mask, grid, "ct", {})
+        write_nifti(folder / f"{number}.nii.gz", mask, grid)
+        centre = grid.index_to_mm(np.argwhere(mask).mean(axis=0))
+        found.append(
+            Lesion(
+                id=number, phrase=PLACES[lesion.traits.place], organ=lesion.traits.place.split()[-1], side="left",
+                probability=0.9, file=f"{number}.nii.gz", pet_file=None, measurement=measured,
+                centroid_mm=tuple(float(v) for v in centre),
+            )
+        )  # fmt: skip
+    return StudyLesions("study", folder, found, {"ct": Volume(hu, grid, "ct")})
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory):
+    lesions = [painted("a", "liver", 14), painted("b", "spleen", 15), painted("c", "left lung", 15),
+               painted("d", "right lung", 14)]  # fmt: skip
+    return scanned(tmp_path_factory.mktemp("prior") / "p", lesions)
+
+
+def changes(result):
+    return {row["change"]: row for row in result["lesions"]}
+
+
+@pytest.mark.parametrize(("moved", "turned"), [((0.0, 0.0, 0.0), 0.0), ((14.0, -9.0, 22.0), 8.0)])
+def test_each_change_is_told_by_measurement(prior, tmp_path, moved, turned):
+    now = [
+        painted("a", "liver", 22),
+        painted("b", "spleen", 9),
+        painted("c", "left lung", 15),
+        painted("new", "right lung", 12, depth=1),
+    ]  # the right lung's old one is gone, another one is there
+    current = scanned(tmp_path / "now", now, moved, turned, seed=1)
+    result = compare(current, prior)
+    rows = {(row["current"] or row["prior"])["phrase"] + " " + row["change"]: row for row in result["lesions"]}
+    assert set(rows) == {
+        "liver lesion larger", "spleen lesion smaller", "left lung lesion unchanged", "right lung lesion new",
+        "right lung lesion resolved",
+    }  # fmt: skip
+    larger = rows["liver lesion larger"]
+    a, b = (larger[k]["measurement"]["longest_diameter_mm"] for k in ("current", "prior"))
+    assert (
+        larger["text"]
+        == f"Larger: liver lesion, longest diameter {a:.1f} mm, before {b:.1f} mm ({(a / b - 1) * 100:+.0f}%)."
+    )
+    assert rows["right lung lesion resolved"]["current"] is None
+    assert result["registration"]["rotation_deg"] == pytest.approx(turned, abs=1.5)
+
+
+def test_registration_recovers_the_motion(prior, tmp_path):
+    moved, turned = (14.0, -9.0, 22.0), 8.0
+    current = scanned(tmp_path / "now", [], moved, turned, seed=2)
+    found = register(current.references["ct"], prior.references["ct"])
+    assert found.fault() is None
+    truth = np.array([[0.0, 0, 0], [80, 30, -100], [-60, 20, 90]])
+    there = truth @ rotation_about_z(turned).T + moved
+    assert np.abs(found.to_prior(there) - truth).max() < 4
+    assert np.abs(found.to_current(found.to_prior(there)) - there).max() < 1e-6
+
+
+def test_what_one_study_does_not_show_is_neither_new_nor_resolved(prior, tmp_path):
+    chest = scanned(tmp_path / "chest", [painted("c", "left lung", 15)], z_range=(-40.0, 150.0), seed=3)
+    rows = {
+        row["current" if row["current"] else "prior"]["phrase"]: row["change"]
+        for row in compare(chest, prior)["lesions"]
+    }
+    assert rows["left lung lesion"] == "unchanged"
+    assert rows["right lung lesion"] == "resolved"
+    assert rows["spleen lesion"] == "not comparable"
+    back = {(row["current"] or row["prior"])["phrase"]: row for row in compare(prior, chest)["lesions"]}
+    assert back["spleen lesion"]["change"] == "not comparable"
+    assert "outside the field of view of the prior study" in back["spleen lesion"]["text"]
+
+
+def test_what_cannot_be_aligned_is_refused(prior, tmp_path):
+    current = scanned(tmp_path / "now", [], seed=4)
+    noise = np.random.default_rng(0).normal(0, 200, prior.references["ct"].grid.shape)
+    other = replace(prior, references={"ct": Volume(noise.astype(np.int16), prior.references["ct"].grid, "ct")})
+    with pytest.raises(ChangeError, match=r"correlation of at least 0\.75, found"):
+        compare(current, other)
+    with pytest.raises(ChangeError, match="a CT or a PET in both"):
+        compare(current, replace(prior, references={"pet": prior.references["ct"]}))
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "change"),
+    [
+        (24.0, 20.0, "unchanged"),  # +20% but less than 5 mm
+        (25.0, 20.0, "larger"),
+        (46.0, 40.0, "unchanged"),  # 6 mm but less than 20%
+        (48.0, 40.0, "larger"),
+        (15.0, 20.0, "unchanged"),  # 5 mm but less than 30%
+        (14.0, 20.0, "smaller"),
+        (6.0, 10.0, "unchanged"),  # -40% but less than 5 mm
+    ],
+)
+def test_thresholds(now, before, change):
+    def lesion(diameter, series="ct"):
+        return SimpleNamespace(
+            measurement=Measurement(
+                series=series, volume_ml=1.0, longest_diameter_mm=diameter, short_diameter_mm=1.0, slice=1, z_mm=0.0,
+                first_slice=1, last_slice=1,
+            )
+        )  # fmt: skip
+
+    assert classify(lesion(now), lesion(before)) == change
+    assert classify(lesion(now), lesion(before, "pet")) == "not comparable"
