@@ -110,10 +110,16 @@ def test_the_chain_from_studies_to_scores(slurm, site, logs, until):
         assert set(slurm.wait(job, 600)) == {"COMPLETED"}
     assert len(list((logs / "answers").glob("*/done.json"))) == 6
     assert len(list((logs / "answers").glob("*/segmentation.json"))) == 6
-    assert (
-        "overall" in (logs / "run/evaluation/metrics.json").read_text()
-        or (logs / "run/evaluation/metrics.csv").is_file()
-    )
+    assert len((logs / "run/evaluation/metrics.csv").read_text().splitlines()) > 1
+
+    shutil.rmtree(logs / "answers")  # again, killed in the middle of a study
+    killed = submit(slurm, logs, site, "infer", "--array=1-2")
+    until(lambda: list((logs / "answers").glob("*/done.json")), 300)
+    slurm.run("scancel", "--signal=KILL", killed)
+    assert "FAILED" in slurm.wait(killed, 120)
+    assert len(list((logs / "answers").glob("*/done.json"))) < 6
+    assert slurm.wait(submit(slurm, logs, site, "infer", "--array=1-2"), 600) == ["COMPLETED"] * 2
+    assert len(list((logs / "answers").glob("*/done.json"))) == 6
 
 
 def test_the_chain_stops_at_a_bad_study(slurm, site, logs):
