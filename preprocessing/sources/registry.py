@@ -20,17 +20,21 @@ class Source:
     summary: str
     page: str
     """Its description, below `docs`."""
+    private: bool = False
+    """Its rows may name people or dates: the manifest stays outside of the cache."""
 
 
 SOURCES: dict[str, Source] = {
     "nnunet": Source("nnunet", "nnU-Net raw: imagesTr, labelsTr, dataset.json", "datasets/nnunet.md"),
     "ct_rate": Source("ct_rate", "CT-RATE: chest CT, reports, 18 labels", "datasets/ct_rate.md"),
     "merlin": Source("merlin", "Merlin's abdominal CT: reports, 30 labels", "datasets/merlin.md"),
-    "autopet": Source("autopet", "autoPET: FDG and PSMA PET/CT, lesions", "datasets/autopet.md"),
+    "autopet": Source("autopet", "autoPET: FDG and PSMA PET/CT, lesions", "datasets/autopet.md", private=True),
     "rexgroundingct": Source("rexgroundingct", "ReXGroundingCT: sentences with masks", "datasets/rexgroundingct.md"),
     "totalsegmentator": Source("totalsegmentator", "TotalSegmentator's CT: organs", "datasets/totalsegmentator.md"),
     "decathlon": Source("decathlon", "Medical Segmentation Decathlon: the CT tasks", "datasets/decathlon.md"),
-    "table": Source("table", "A table (CSV, TSV, XLSX, parquet) whose columns are a manifest's", "datasets/table.md"),
+    "table": Source(
+        "table", "A table (CSV, TSV, XLSX, parquet) whose columns are a manifest's", "datasets/table.md", private=True
+    ),
     "sts": Source("sts", "Soft-tissue sarcoma PET/CT as NIfTI", "datasets/sts.md"),
     "dicom_tree": Source("dicom_tree", "Any tree of DICOM, as vol3d intake reads it", "how-to/intake.md"),
 }

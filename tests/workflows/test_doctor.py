@@ -1,8 +1,14 @@
 import json
 
+import numpy as np
 import pytest
 
+from preprocessing.manifest import write_manifest
+from vol3d.config import SHIPPED
+from vol3d.export.nifti import write_nifti
+from vol3d.geometry import Grid
 from vol3d.workflows import doctor
+from vol3d.workflows.prepare import prepare
 
 REPORT = """
 op name ................ installed .. compatible
@@ -43,16 +49,22 @@ def test_a_text_model_that_is_not_here_fails_with_what_to_get(tmp_path):
     assert doctor.exit_code(checks) == 1
 
 
-def test_a_cache_and_what_is_wrong_with_it(tiny, tmp_path, vol3d, capsys):
-    assert vol3d("doctor", "--no-ops", "--cache", tiny.cache, "--json") == 0
+def test_a_cache_and_what_is_wrong_with_it(tmp_path, vol3d, capsys):
+    grid = Grid.from_spacing((8, 10, 12), (3.0, 3.0, 3.0))
+    array = np.where(np.indices(grid.shape)[2] > 5, 40, -1000) + np.indices(grid.shape)[0]
+    write_nifti(tmp_path / "ct.nii.gz", array.astype(np.int16), grid)
+    rows = [{"study_id": f"s{n}", "ct": "ct.nii.gz", "split": "train"} for n in range(2)]
+    recipe = SHIPPED / "preprocess" / "demo.yaml"
+    prepare(write_manifest(rows, tmp_path / "m.jsonl"), recipe, tmp_path / "sound", show_progress=False)
+    assert vol3d("doctor", "--no-ops", "--cache", tmp_path / "sound", "--json") == 0
     record = json.loads(capsys.readouterr().out)
     (cache,) = [c for c in record["checks"] if c["name"] == "cache"]
-    assert "6 studies (3 train" in cache["found"]
-    (tiny_copy := tmp_path / "cache").mkdir()
-    (tiny_copy / "cache.json").write_text((tiny.cache / "cache.json").read_text())
-    (tiny_copy / "studies" / "s1.zarr").mkdir(parents=True)
-    (tiny_copy / "quarantine.jsonl").write_text('{"study_id": "s2", "reason": "no CT"}\n')
-    assert vol3d("doctor", "--no-ops", "--cache", tiny_copy) == 1
+    assert "2 studies (2 train)" in cache["found"]
+    broken = tmp_path / "cache"
+    (broken / "studies" / "s1.zarr").mkdir(parents=True)
+    (broken / "cache.json").write_text((tmp_path / "sound" / "cache.json").read_text())
+    (broken / "quarantine.jsonl").write_text('{"study_id": "s2", "reason": "no CT"}\n')
+    assert vol3d("doctor", "--no-ops", "--cache", broken) == 1
     printed = capsys.readouterr().out
     assert "1 cannot be read" in printed
     assert "cache: quarantined" in printed

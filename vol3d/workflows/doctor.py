@@ -31,7 +31,7 @@ OPS = ("cpu_adam", "fused_adam")
 PROGRAMS = {"dcm2niix": "tests of DICOM", "Orthanc": "tests of delivery to a PACS", "dcmdump": "tests of DICOM"}
 LEAST_FREE_GB = 20.0
 LEAST_FREE_SHARE = 0.05
-DEEPSPEED_SECONDS = 180
+DEEPSPEED_SECONDS = 300
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import yaml
 
 from preprocessing.build_cache import Summary, preprocess
 from preprocessing.manifest import write_manifest
-from preprocessing.sources.registry import rows_of
+from preprocessing.sources.registry import rows_of, source_of
 from preprocessing.transforms import PreprocessConfig
 from vol3d.config import load_yaml
 from vol3d.errors import ConfigError
@@ -66,8 +66,8 @@ def prepare(
     show_progress: bool = True,
 ) -> Summary:
     """Builds or resumes a cache. With `source`, `manifest` is a dataset folder and its rows are kept as
-    ``CACHE/manifest.jsonl``. For a DICOM tree `rules` are those of `intake`, its manifest stays outside of the cache in
-    ``CACHE.intake``, since it holds source paths, and its report becomes ``CACHE/intake.jsonl``.
+    ``CACHE/manifest.jsonl``, or as ``CACHE.intake/manifest.jsonl`` where they may name people or dates. For a DICOM
+    tree `rules` are those of `intake`, and its report becomes ``CACHE/intake.jsonl``.
 
     Raises:
         ConfigError, ManifestError, FingerprintError: nothing can be done at all.
@@ -82,12 +82,27 @@ def prepare(
             f"the whole archive; run 'vol3d intake FOLDER --out DIR' once, then preprocess DIR/manifest.jsonl"
         )
     if source == "dicom_tree":
-        private = Path(out).with_name(f"{Path(out).name}.intake")
+        private = _intake_folder(Path(out))
         manifest = intake(manifest, private, rules=rules, workers=workers)
         Path(out).mkdir(parents=True, exist_ok=True)
         write_whole(Path(out) / "intake.jsonl", (private / "report.jsonl").read_bytes())
     elif source is not None:
-        manifest = write_manifest(list(rows_of(source, manifest)), Path(out) / "manifest.jsonl")
+        rows = list(rows_of(source, manifest))
+        manifest = write_manifest(rows, _manifest_folder(Path(out), source_of(source).private) / "manifest.jsonl")
     return preprocess(
         manifest, recipe, out, workers=workers, shard=shard, assume_hu=assume_hu, show_progress=show_progress
     )
+
+
+def _intake_folder(out: Path) -> Path:
+    return out.with_name(f"{out.name}.intake")
+
+
+def _manifest_folder(out: Path, private: bool) -> Path:
+    """The cache; or, for rows that may name people, a folder beside it for the owner alone."""
+    if not private:
+        return out
+    beside = _intake_folder(out)
+    beside.mkdir(parents=True, exist_ok=True)
+    beside.chmod(0o700)
+    return beside

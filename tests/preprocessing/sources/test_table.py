@@ -3,7 +3,9 @@ import pytest
 from pyarrow import parquet
 
 from preprocessing.sources import table
+from vol3d.config import dump_yaml
 from vol3d.errors import ManifestError
+from vol3d.workflows.prepare import prepare
 
 HEADER = "study_id,patient_id,ct,absent,report.findings,labels.nodule,meta.sex,mask,mask.phrases,mask.value,split"
 
@@ -29,6 +31,17 @@ def test_rows_of_a_study_are_its_masks(folder, make):
     cache, summary = make.cached([row], folder)
     assert not summary.quarantined
     assert [(m.phrases, m.voxels) for m in cache.entry("s1").masks] == [(("nodule", "left nodule"), 8), (("mass",), 8)]
+
+
+def test_patients_ids_stay_out_of_the_cache(folder, make, tmp_path):
+    make.csv(folder / "studies.csv", "study_id,patient_id,ct,absent", "s1,Jane Doe,a/ct.nii.gz,cyst")
+    (tmp_path / "recipe.yaml").write_text(dump_yaml(make.recipe))
+    summary = prepare(folder, tmp_path / "recipe.yaml", tmp_path / "cache", source="table", show_progress=False)
+    assert summary.built == ["s1"]
+    text = "".join(p.read_text(errors="replace") for p in (tmp_path / "cache").rglob("*") if p.is_file())
+    assert "Jane" not in text
+    assert (tmp_path / "cache.intake").stat().st_mode & 0o77 == 0
+    assert "Jane Doe" in (tmp_path / "cache.intake" / "manifest.jsonl").read_text()
 
 
 def test_parquet_gives_the_same_rows(folder, make):
