@@ -35,6 +35,7 @@ def naive(logits: list[Tensor], mask: Tensor, known: Tensor, config: MaskLossCon
                 value = config.bce * functional.binary_cross_entropy_with_logits(x, target)
                 if target.any():
                     value = value + config.dice * (1 - 2 * (s * target).sum() / (s.sum() + target.sum()))
+                    value = value - config.inside * torch.log(s[target > 0]).mean()
                 else:
                     voxels = s.sum() * (mask[b, p].numel() / x.numel())
                     value = value + config.false_positive * voxels / (voxels + config.false_positive_voxels)
@@ -44,9 +45,10 @@ def naive(logits: list[Tensor], mask: Tensor, known: Tensor, config: MaskLossCon
     return torch.stack(samples).mean()
 
 
-def test_fast_path_equals_a_loop_forward_and_backward() -> None:
+@pytest.mark.parametrize("config", [CONFIG, MaskLossConfig(inside=0.7, bce=0.3)])
+def test_fast_path_equals_a_loop_forward_and_backward(config: MaskLossConfig) -> None:
     logits, mask, known = case()
-    fast, slow = mask_loss(logits, mask, known, CONFIG), naive(logits, mask, known, CONFIG)
+    fast, slow = mask_loss(logits, mask, known, config), naive(logits, mask, known, config)
     torch.testing.assert_close(fast, slow, atol=1e-6, rtol=1e-5)
     for a, b in zip(torch.autograd.grad(fast, logits), torch.autograd.grad(slow, logits), strict=True):
         torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-4)
@@ -61,6 +63,19 @@ def test_by_hand() -> None:
     assert level_loss(half, mask, (2, 2, 2), CONFIG).item() == pytest.approx(0.5 + 0.693147, abs=1e-5)
     absent = level_loss(half, torch.zeros_like(mask), (2, 2, 2), CONFIG).item()  # 4 voxels too many
     assert absent == pytest.approx(0.693147 + 0.5 * 4 / (4 + 64), abs=1e-5)
+
+
+def test_a_missed_mask_pulls_as_hard_whatever_its_size() -> None:
+    for voxels in (1, 50):
+        logit = torch.full((1, 1, 8, 8, 8), -9.0, requires_grad=True)
+        mask = torch.zeros(1, 1, 8, 8, 8)
+        mask.view(-1)[:voxels] = 1
+        slopes = []
+        for inside in (0.0, 1.0):
+            loss = level_loss(logit, mask, (8, 8, 8), MaskLossConfig(inside=inside)).sum()
+            slopes.append(float(torch.autograd.grad(loss, logit)[0][mask > 0].sum()))
+        assert slopes[1] - slopes[0] == pytest.approx(-1, abs=1e-3)
+        assert abs(slopes[0]) < 0.11
 
 
 def test_ranks_with_equal_batches_average_to_the_same_loss() -> None:

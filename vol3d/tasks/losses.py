@@ -28,6 +28,9 @@ class MaskLossConfig:
     """Soft Dice loss; phrases with an empty mask have no such term."""
     bce: float = 1.0
     """Binary cross-entropy, mean over voxels; every phrase."""
+    inside: float = 0.0
+    """Cross-entropy, mean over the mask's own voxels. Soft Dice has next to no slope where a lesion is missed, and the
+    mean over all voxels hardly knows a lesion of a hundred; this term pulls as hard on every missed mask."""
     false_positive: float = 0.5
     """Phrases with an empty mask: V / (V + `false_positive_voxels`), V the soft volume that should not be there."""
     false_positive_voxels: float = 64.0
@@ -36,7 +39,7 @@ class MaskLossConfig:
     """Each coarser level of deep supervision counts this much of the one before; the weights sum to 1."""
 
     def __post_init__(self) -> None:
-        if min(self.dice, self.bce, self.false_positive) < 0 or self.false_positive_voxels <= 0:
+        if min(self.dice, self.bce, self.inside, self.false_positive) < 0 or self.false_positive_voxels <= 0:
             raise ConfigError("mask loss: expected weights of at least 0 and false_positive_voxels above 0")
         if not 0 <= self.level_decay <= 1:
             raise ConfigError(f"mask loss: expected level_decay within 0..1, found {self.level_decay}")
@@ -64,50 +67,54 @@ def mask_loss(logits: Sequence[Tensor], mask_BPZYX: Tensor, known_BP: Tensor, co
 
 def level_loss(logit_BPZYX: Tensor, target_BPZYX: Tensor, full_ZYX: Sequence[int], config: MaskLossConfig) -> Tensor:
     """[B, P]: terms of one level. `full_ZYX`: the full resolution, in which the false-positive volume is counted."""
-    bce, overlap, volume, size = mask_sums(logit_BPZYX.flatten(2), target_BPZYX.flatten(2))
+    bce, overlap, volume, inside, size = mask_sums(logit_BPZYX.flatten(2), target_BPZYX.flatten(2))
     voxels = logit_BPZYX[0, 0].numel()
     dice = 1 - (2 * overlap + _SMOOTH) / (volume + size + _SMOOTH)
     limit = config.false_positive_voxels * voxels / math.prod(full_ZYX)
     present = (size > 0).float()
-    region = config.dice * dice * present + config.false_positive * volume / (volume + limit) * (1 - present)
+    missed = config.inside * inside / size.clamp(min=1)
+    region = config.dice * dice * present + missed + config.false_positive * volume / (volume + limit) * (1 - present)
     return config.bce * bce / voxels + region
 
 
-def mask_sums(logit_BPN: Tensor, target_BPN: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sums over voxels, [B, P] each, float32: cross-entropy, soft overlap, soft volume, and size of the target.
+def mask_sums(logit_BPN: Tensor, target_BPN: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Sums over voxels, [B, P] each, float32: cross-entropy, soft overlap, soft volume, cross-entropy of the target's
+    own voxels, and size of the target.
 
     With a backward pass of its own: of the maps at full resolution nothing is kept but logits and targets, and on a CPU
     each phrase's map stays in the cache of the core while all is computed from it.
     """
-    sums_4BP: Tensor = _MaskSums.apply(logit_BPN, target_BPN)
-    bce, overlap, volume, size = sums_4BP
-    return bce, overlap, volume, size
+    sums_5BP: Tensor = _MaskSums.apply(logit_BPN, target_BPN)
+    bce, overlap, volume, inside, size = sums_5BP
+    return bce, overlap, volume, inside, size
 
 
 class _MaskSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logit_BPN: Tensor, target_BPN: Tensor) -> Tensor:
         ctx.save_for_backward(logit_BPN, target_BPN)
-        sums_4BP = torch.empty(4, *logit_BPN.shape[:2], device=logit_BPN.device)
+        sums_5BP = torch.empty(5, *logit_BPN.shape[:2], device=logit_BPN.device)
         for part, x, y in _parts(logit_BPN, target_BPN):
             probability = torch.sigmoid(x)
             # softplus neither overflows nor needs a clamp
-            sums_4BP[0][part] = functional.softplus(x).sum(-1) - (x * y).sum(-1)
-            sums_4BP[1][part] = (probability * y).sum(-1)
-            sums_4BP[2][part] = probability.sum(-1)
-            sums_4BP[3][part] = y.sum(-1)
-        return sums_4BP
+            toward_one = functional.softplus(x)
+            sums_5BP[0][part] = toward_one.sum(-1) - (x * y).sum(-1)
+            sums_5BP[1][part] = (probability * y).sum(-1)
+            sums_5BP[2][part] = probability.sum(-1)
+            sums_5BP[3][part] = ((toward_one - x) * y).sum(-1)
+            sums_5BP[4][part] = y.sum(-1)
+        return sums_5BP
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         logit_BPN, target_BPN = ctx.saved_tensors
         grad_BPN = torch.empty_like(logit_BPN)
         for part, x, y in _parts(logit_BPN, target_BPN):
-            bce, overlap, volume = (g[part].unsqueeze(-1) for g in grads[0][:3])
+            bce, overlap, volume, inside = (g[part].unsqueeze(-1) for g in grads[0][:4])
             probability = torch.sigmoid(x)
             slope = torch.addcmul(probability, probability, probability, value=-1)
             grad = slope.mul_(torch.addcmul(volume, overlap, y))
-            grad_BPN[part] = grad.add_(probability.sub_(y).mul_(bce)).to(grad_BPN.dtype)
+            grad_BPN[part] = grad.add_(probability.sub_(y).mul_(torch.addcmul(bce, inside, y))).to(grad_BPN.dtype)
         return grad_BPN, None
 
 
