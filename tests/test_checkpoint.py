@@ -8,12 +8,23 @@ import pytest
 import torch
 
 from vol3d import checkpoint as module
-from vol3d.checkpoint import Calibration, Checkpoint, PredictConfig, load_checkpoint, save_checkpoint, start_from
+from vol3d.checkpoint import (
+    Calibration,
+    Checkpoint,
+    FindingCalibration,
+    Findings,
+    PredictConfig,
+    load_checkpoint,
+    save_checkpoint,
+    start_from,
+)
 from vol3d.data.channels import ChannelConfig
 from vol3d.errors import CheckpointError
+from vol3d.metrics.operating import OperatingPoint
 from vol3d.model.encoder import EncoderConfig
 from vol3d.model.text import TextConfig
 from vol3d.model.vlm import ModelConfig, VisionLanguageModel
+from vol3d.text.prompts import FindingPrompts
 
 CHANNELS = ChannelConfig(ct_windows=((-160.0, 240.0),), pet_clips=(5.0, 20.0), coordinates=True)
 
@@ -70,6 +81,25 @@ def test_calibration_by_hand():
     assert calibration.probability(1.0) == pytest.approx(0.8175744762)  # 1 / (1 + exp(-1.5))
     assert calibration.mask_level == 102  # 0.4 * 255
     assert Calibration().mask_level == 128
+
+
+def test_findings_come_back_and_older_checkpoints_have_none(made, tmp_path):
+    point = OperatingPoint(threshold=0.3, criterion="sensitivity", target=0.9, sensitivity=1.0, specificity=0.75)
+    prompts = FindingPrompts(name="liver_lesion", positive=("liver lesion",), negative=("no lesion",), sites=("liver",))
+    own = FindingCalibration(scale=2.0, bias=-0.5, points={"sensitivity": point}, prompts=prompts)
+    assert own.probability(0.25) == 0.5
+    findings = Findings(by_name={"liver_lesion": own}, general=replace(own, prompts=None), negative_weight=1.0)
+    save_checkpoint(tmp_path / "m", replace(made, findings=findings))
+    assert load_checkpoint(tmp_path / "m").findings == findings
+    record = json.loads((tmp_path / "m/checkpoint.json").read_text())
+    assert record["findings"]["by_name"]["liver_lesion"]["points"]["sensitivity"]["threshold"] == 0.3
+    del record["findings"]
+    (tmp_path / "m/checkpoint.json").write_text(json.dumps(record))
+    assert load_checkpoint(tmp_path / "m").findings is None
+    record["findings"] = {"by_name": {}, "negativ_weight": 1.0}
+    (tmp_path / "m/checkpoint.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="did you mean 'negative_weight'"):
+        load_checkpoint(tmp_path / "m")
 
 
 def test_a_run_folder_gives_its_best_else_its_last(made, tmp_path):

@@ -11,7 +11,7 @@ from vol3d.cache import Entry
 from vol3d.checkpoint import Calibration, Findings
 from vol3d.metrics.findings import choose_threshold, fit_platt
 from vol3d.metrics.segmentation import dice
-from vol3d.workflows.finding_scores import fit_findings, labelled, labels_of, phrases_of, refuse_test
+from vol3d.workflows.finding_scores import fit_findings, labelled, labels_of, needed_to_fit, refuse_test
 from vol3d.workflows.scoring import Answer, Ask, study_answers, truth_of
 
 MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -40,7 +40,7 @@ def calibrate(ask: Ask, entries: Sequence[Entry]) -> Calibrated:
     """
     refuse_test(entries)
     prompts = labelled(entries)
-    wordings = phrases_of(prompts, negative=True)
+    wordings = needed_to_fit(prompts, [labels_of(entry) for entry in entries])
     phrases = _Phrases()
     labels: list[dict[str, int | None]] = []
     logits: list[dict[str, float]] = []

@@ -136,13 +136,13 @@ def fit_findings(
     Args:
         prompts: of every labelled finding.
         labels: of each study.
-        logits: the presence logit of every wording, of each study.
+        logits: the presence logit of the wordings `needed_to_fit`, of each study.
 
     Returns:
         What was fitted (None if nothing could be), and what it was chosen by.
     """
     truth = {p.name: truth_of_labels(p.name, labels) for p in prompts}
-    enough = [p for p in prompts if min((truth[p.name] == 1).sum(), (truth[p.name] == 0).sum()) >= LEAST]
+    enough = [p for p in prompts if _both(truth[p.name]) >= LEAST]
 
     def scores(p: FindingPrompts, weight: float) -> Array:
         return np.array([wording_logits(p, row, weight).mean() for row in logits])
@@ -155,12 +155,23 @@ def fit_findings(
         chosen_by |= {"finding_auroc": alone, "finding_auroc_with_negatives": with_negative}
     by_name = {p.name: _fit(truth[p.name], scores(p, weight), p) for p in enough}
     pooled = np.concatenate([truth[p.name] for p in prompts]) if prompts else np.zeros(0)
-    general = None
-    if min((pooled == 1).sum(), (pooled == 0).sum()) >= LEAST:
-        general = _fit(pooled, np.concatenate([scores(p, weight) for p in prompts]), None)
-    if general is None:
+    if _both(pooled) < LEAST:
         return None, chosen_by
+    general = _fit(pooled, np.concatenate([scores(p, weight) for p in prompts]), None)
     return Findings(by_name=by_name, general=general, negative_weight=weight), chosen_by
+
+
+def needed_to_fit(prompts: Sequence[FindingPrompts], labels: Sequence[Mapping[str, int | None]]) -> list[str]:
+    """The wordings that `fit_findings` asks for: none where there are too few labels to learn anything from."""
+    truth = [truth_of_labels(p.name, labels) for p in prompts]
+    if not truth or _both(np.concatenate(truth)) < LEAST:
+        return []
+    return phrases_of(prompts, negative=any(_both(t) >= LEAST for t in truth))
+
+
+def _both(truth_N: Array) -> int:
+    """Cases of the rarer kind."""
+    return int(min((truth_N == 1).sum(), (truth_N == 0).sum()))
 
 
 def _fit(truth_N: Array, score_N: Array, prompts: FindingPrompts | None) -> FindingCalibration:

@@ -38,7 +38,7 @@ def verify(root: Path, *, near_duplicates: bool | None = None, show_progress: bo
         return faults
     pairs = sum(a * b for a, b in itertools.combinations(sizes.values(), 2))
     compare = pairs <= MOST_PAIRS if near_duplicates is None else near_duplicates
-    if not compare:
+    if near_duplicates is None and not compare:
         log.info(
             "volumes of different splits were not compared: %d pairs take about %.0f minutes; --near-duplicates "
             "compares them", pairs, pairs * PAIR_SECONDS / 60,
