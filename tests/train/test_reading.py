@@ -11,7 +11,9 @@ import pytest
 from vol3d.cache import Cache
 from vol3d.config import from_tree
 from vol3d.data.looks import Look, load_look
-from vol3d.data.readings import question_prompt, rows_about, section_prompt, stacked
+from vol3d.data.readings import parts_of, rows_about, stacked
+from vol3d.data.regions import DIAMETER_SCALE_MM, FACTS
+from vol3d.data.report_texts import Probes, part_prompt, question_prompt, section_prompt
 from vol3d.errors import CacheError, ConfigError
 from vol3d.model.generate import GenerationConfig
 from vol3d.model.reader import StudyReader
@@ -66,7 +68,10 @@ def looks(cache, tmp_path_factory):
 
 
 def make_look(study, present):
-    facts = np.array([[1, 0, 0.5], [present, 1 - present, 0.2]], np.float32)
+    facts = np.zeros((2, len(FACTS) + 2), np.float32)
+    facts[0, FACTS.index("present")] = 1
+    facts[1, FACTS.index("present" if present else "absent")] = 1
+    facts[1, FACTS.index("diameter")] = present * 12 / DIAMETER_SCALE_MM
     cells = np.random.default_rng(len(study)).normal(size=(2, 4)).astype(np.float32)
     asked = {"lesion in the liver": facts[1:]}
     return Look(study, cells, np.zeros((2, 3), np.float32), np.array([0, 1]), facts, asked)
@@ -76,8 +81,11 @@ def about(question):
     return "lesion in the liver" if question == QUESTION else None
 
 
-def write(reader, look, prompt, text, phrase=None):
-    rows = rows_about(look, text, phrase, reader.config.structures, reader.config.findings)
+PROBES = Probes(("liver",), ("lesion in the liver",))
+
+
+def write(reader, look, prompt, text, phrase=None, row=None):
+    rows = rows_about(look, text, phrase, PROBES, row)
     seen = reader.visual(*stacked([look.cell_VC], [look.place_V3], [rows]))
     return reader.write([prompt], seen, GenerationConfig(max_new_tokens=24))[0][0]
 
@@ -87,13 +95,13 @@ def test_the_reader_writes_what_the_rows_say(cache, looks, tmp_path):
     reader = StudyReader.from_pretrained(tmp_path / "run" / "last")
     assert result.step == 150
     assert reader.config.sections == ("liver",)
-    for present, section, answer in (
-        (0, "No focal hepatic lesion.", "no"),
-        (1, "<size_1> lesion in the liver.", "yes"),
-    ):
+    for present, rest, answer in ((0, "No focal hepatic lesion.", "no"), (1, "", "yes")):
         look = make_look("new", present)
-        assert section in write(reader, look, section_prompt("liver"), "liver")
+        assert write(reader, look, section_prompt("liver"), "liver") == rest
         assert write(reader, look, question_prompt(QUESTION), QUESTION, "lesion in the liver") == answer
+    (row,) = parts_of(look, "liver", PROBES)
+    expected = "There is a <size_1> lesion in the liver."
+    assert write(reader, look, part_prompt("liver"), "liver", row=row) == expected
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(cache, looks, tmp_path):

@@ -1,14 +1,8 @@
-"""What a reader learns to write: sections of a study's report and answers to its questions, numbers as slots.
-
-Sentences that compare with an earlier study are left out, because change is stated from measurement, and every number
-that the image must answer is a slot before a decoder sees the text.
-"""
+"""Readings as samples and batches: a text to write, the rows of the look it is written from, and the image's cells."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,102 +13,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vol3d.cache import Entry
 from vol3d.data.looks import Look, load_look
+from vol3d.data.regions import FACTS
+from vol3d.data.report_texts import IMPRESSION, Probes, Reading, with_context
 from vol3d.errors import CacheError
-from vol3d.text.mentions import without_prior
-from vol3d.text.questions import question_kind
-from vol3d.text.reports import organs_in, sentences
-from vol3d.text.slots import take_numbers
+from vol3d.text.reports import organs_in
 from vol3d.types import Array
 
-_TITLE = re.compile(r"^\s*([A-Z][A-Za-z ,/&-]{2,40}):\s*")
-CONTEXT_FIELDS = ("indication", "comparison")
-USUAL_SHARE = 0.5
-"""A section is written for every study if this share of the training reports has it."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One text to write."""
-
-    study_id: str
-    prompt: str
-    answer: str
-    about: str
-    """The section, or the question: which rows it is about."""
-    question: str | None = None
-    """The question, where the text answers one."""
-    context: tuple[tuple[str, str], ...] = ()
-    """What else may be known: ("indication", "Staging.")."""
-
-
-def section_prompt(section: str, context: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> str:
-    """What a decoder continues with the text of a section."""
-    return f"{_told(context)}{section}:"
-
-
-def question_prompt(question: str, context: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> str:
-    """What a decoder continues with an answer; says the kind of the question, which rules know in any wording."""
-    return f"{_told(context)}{question_kind(question)} question: {' '.join(question.split())} answer:"
-
-
-def _told(context: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
-    pairs = context.items() if isinstance(context, Mapping) else context
-    return "".join(f"{name}: {' '.join(text.split())} " for name, text in pairs)
-
-
-def report_sections(report: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Sentences with slots by section: by the report's own sub-headings, else by the organ a sentence speaks of.
-
-    The impression is a section of its own.
-    """
-    out: dict[str, list[str]] = {}
-    for line in str(report.get("findings") or "").splitlines():
-        title = _TITLE.match(line)
-        organ = None
-        for sentence in without_prior(sentences(line[title.end() :] if title else line)):
-            named = organs_in(sentence)
-            organ = named[0][2] if named else organ
-            section = title[1].strip().lower() if title else (organ or "other").replace("_", " ")
-            out.setdefault(section, []).append(take_numbers(sentence).template)
-    impression = [take_numbers(s).template for s in without_prior(sentences(str(report.get("impression") or "")))]
-    if impression:
-        out["impression"] = impression
-    return out
-
-
-def usual_sections(reports: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Sections that most reports have, in the order in which they usually come; the impression last."""
-    counts: Counter[str] = Counter()
-    places: dict[str, list[float]] = {}
-    total = 0
-    for report in reports:
-        found = list(report_sections(report))
-        total += bool(found)
-        counts.update(found)
-        for place, section in enumerate(found):
-            places.setdefault(section, []).append(place)
-    usual = [s for s in counts if counts[s] >= USUAL_SHARE * total and s != "impression"]
-    usual.sort(key=lambda s: (float(np.mean(places[s])), s))
-    return (*usual, *(["impression"] if "impression" in counts else []))
-
-
-def readings_of(entry: Entry, sections: Sequence[str]) -> list[Reading]:
-    """Everything that the study's report and questions teach; nothing where it has neither."""
-    report = getattr(entry, "report", None) or {}
-    context = tuple((name, str(report[name])) for name in CONTEXT_FIELDS if report.get(name))
-    texts = report_sections(report)
-    out = [
-        Reading(entry.study_id, section_prompt(s), " ".join(texts[s]), s, context=context)
-        for s in sections
-        if s in texts
-    ]
-    for row in getattr(entry, "qa", None) or ():
-        if row.get("wording") != "unseen":
-            question, answer = str(row["q"]), take_numbers(str(row["a"])).template
-            out.append(Reading(entry.study_id, question_prompt(question), answer, question, question, context))
-    return out
+_PRESENT, _VOLUME = FACTS.index("present"), FACTS.index("volume")
 
 
 @dataclass(frozen=True)
@@ -137,7 +43,8 @@ class ReadingDataset(Dataset[ReadingSample]):
         looks: folder of looks.
         readings: of the training studies.
         asked_about: the phrase that a question asks about, None where there is none; its rows are shown with it.
-        structures, findings: the probes, in the order of the rows.
+        probes: what the looks were taken with.
+        scale: standard deviation of every fact, by which the noise is scaled.
         facts_noise, blind_cells, context_share: see `ReaderConfig`.
         seed: of everything drawn.
 
@@ -150,8 +57,8 @@ class ReadingDataset(Dataset[ReadingSample]):
         looks: Path,
         readings: Iterable[Reading],
         asked_about: Callable[[str], str | None],
-        structures: Sequence[str],
-        findings: Sequence[str],
+        probes: Probes,
+        scale: Array,
         *,
         facts_noise: float,
         blind_cells: float,
@@ -165,7 +72,7 @@ class ReadingDataset(Dataset[ReadingSample]):
             raise CacheError("expected training studies with a report or questions, found none; check the manifest")
         self.studies = [tuple(kind for kind in kinds if kind) for _, kinds in sorted(by_study.items())]
         self.looks, self.asked_about, self.seed = looks, asked_about, seed
-        self.structures, self.findings = tuple(structures), tuple(findings)
+        self.probes, self.scale = probes, scale
         self.facts_noise, self.blind_cells, self.context_share = facts_noise, blind_cells, context_share
 
     def __len__(self) -> int:
@@ -182,12 +89,12 @@ class ReadingDataset(Dataset[ReadingSample]):
         reading = kind[int(rng.integers(len(kind)))]
         prompt = reading.prompt
         if rng.random() < self.context_share:
-            prompt = f"{_told(reading.context)}{prompt}"
+            prompt = f"{with_context(reading.context)}{prompt}"
         look = load_look(self.looks, reading.study_id)
         phrase = self.asked_about(reading.question) if reading.question is not None else None
-        rows = rows_about(look, reading.about, phrase, self.structures, self.findings)
-        noise = np.float32(self.facts_noise) * rng.standard_normal(rows.facts_NF.shape).astype(np.float32)
-        rows = replace(rows, facts_NF=rows.facts_NF + noise)
+        rows = rows_about(look, reading.about, phrase, self.probes, reading.row)
+        noise = self.facts_noise * self.scale * rng.standard_normal(rows.facts_NF.shape)
+        rows = replace(rows, facts_NF=(rows.facts_NF + noise).astype(np.float32))
         cells, places = look.cell_VC, look.place_V3
         if rng.random() < self.blind_cells:
             cells, places = cells[:0], places[:0]
@@ -205,24 +112,30 @@ class Rows:
     """bool."""
 
 
-def rows_about(look: Look, about: str, phrase: str | None, structures: Sequence[str], findings: Sequence[str]) -> Rows:
+def rows_about(look: Look, about: str, phrase: str | None, probes: Probes, row: int | None = None) -> Rows:
     """The rows of a look, and behind them those about the phrase that a question asks about.
 
-    Marked are the rows of that phrase and of every probe that speaks of an organ named in `about`, which is a section
-    or a question; for the impression, those of all findings.
+    Marked are, for one part, its row alone. Else the rows of that phrase and of every probe that speaks of an organ
+    named in `about`, which is a section or a question; for the impression, those of all findings.
     """
-    probes = (*structures, *findings)
-    near = _probes_about(about, probes)
-    if about == "impression":
-        near = [False] * len(structures) + [True] * len(findings)
     probe_N, facts_NF = look.probe_N, look.facts_NF
-    about_N = np.array(near, dtype=bool)[probe_N]
+    if row is not None:
+        return Rows(probe_N, facts_NF, np.arange(len(probe_N)) == row)
+    about_N = np.array(_probes_about(about, probes.all), dtype=bool)[probe_N]
+    if about == IMPRESSION:
+        about_N = probe_N >= len(probes.structures)
     asked_NF = look.asked.get(phrase) if phrase is not None else None
     if asked_NF is not None:
-        probe_N = np.append(probe_N, np.full(len(asked_NF), len(probes)))
+        probe_N = np.append(probe_N, np.full(len(asked_NF), len(probes.all)))
         facts_NF = np.concatenate([facts_NF, asked_NF])
         about_N = np.append(about_N, np.ones(len(asked_NF), dtype=bool))
     return Rows(probe_N, facts_NF, about_N)
+
+
+def parts_of(look: Look, section: str, probes: Probes) -> list[int]:
+    """Rows of the findings that a section tells one by one, largest first."""
+    marked = rows_about(look, section, None, probes).about_N & (look.probe_N >= len(probes.structures))
+    return sorted(np.flatnonzero(marked & (look.facts_NF[:, _PRESENT] > 0)), key=lambda n: -look.facts_NF[n, _VOLUME])
 
 
 @lru_cache(maxsize=65536)

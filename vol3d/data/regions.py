@@ -24,6 +24,7 @@ FACTS = (
 """Columns of a row; one for each probe follows: the share of the part that lies inside what that probe found. All are
 scaled to about -3..3."""
 
+DIAMETER_SCALE_MM = 50.0
 _SHELL_VOXELS = 2
 
 
@@ -83,7 +84,7 @@ def _place(entry: Entry, part: Component) -> dict[str, float]:
     x, y, z = grid.index_to_mm(np.argwhere(part.mask_ZYX).mean(axis=0)) - np.array(body_center_mm(entry))
     size = diameters(part.mask_ZYX, grid)
     assert size is not None, "a component has voxels"
-    return {"z": z / 100, "y": y / 100, "x": x / 100, "diameter": size.axial_long_mm / 50}
+    return {"z": z / 100, "y": y / 100, "x": x / 100, "diameter": size.axial_long_mm / DIAMETER_SCALE_MM}
 
 
 def _voxels(entry: Entry, image: str, part: Component) -> tuple[Array, Array, Array]:

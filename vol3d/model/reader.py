@@ -111,12 +111,17 @@ class StudyReader(nn.Module):
         tokenizer: the one it was resolved with.
     """
 
+    facts_mean: Tensor
+    facts_scale: Tensor
+
     def __init__(self, config: ReaderConfig, tokenizer: ReportTokenizer) -> None:
         super().__init__()
         if min(config.cell_channels, config.facts) < 1:
             raise ConfigError("the reader configuration is not resolved: call resolve_reader first")
         self.config = config
         width = config.width
+        self.register_buffer("facts_mean", torch.zeros(config.facts))
+        self.register_buffer("facts_scale", torch.ones(config.facts))
         self.facts = nn.Sequential(nn.Linear(config.facts, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.probe = nn.Embedding(len(config.probes) + 1, width)
         """Whose answer a row is; the last one is that of the question asked."""
@@ -133,12 +138,18 @@ class StudyReader(nn.Module):
         )
         self.language = LanguageModel(config.language, tokenizer)
 
+    def scale_facts(self, mean_F: Tensor, scale_F: Tensor) -> None:
+        """Mean and standard deviation of the facts of training, so that a few HU are heard beside a few cm."""
+        self.facts_mean.copy_(mean_F)
+        self.facts_scale.copy_(scale_F)
+
     def visual(
         self, cell_BVC: Tensor, cell_mask_BV: Tensor, place_BV3: Tensor, probe_BN: Tensor, facts_BNF: Tensor,
         about_BN: Tensor, row_mask_BN: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Visual tokens [B, N + V, D] and their mask; masks are True at what is there."""
-        row_BND = self.facts(facts_BNF) + self.probe(probe_BN) + about_BN[..., None] * self.about
+        row_BND = self.facts((facts_BNF - self.facts_mean) / self.facts_scale)
+        row_BND = row_BND + self.probe(probe_BN) + about_BN[..., None] * self.about
         cell_BVD = self.cell(self.cell_norm(cell_BVC)) + self.place(place_BV3 / PLACE_SCALE_MM)
         x_BVD = torch.cat([row_BND, cell_BVD], dim=1)
         mask_BV = torch.cat([row_mask_BN, cell_mask_BV], dim=1)

@@ -10,11 +10,12 @@ import copy
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -22,8 +23,10 @@ from vol3d.cache import Cache
 from vol3d.checkpoint import replace_folder
 from vol3d.config import digest
 from vol3d.data.collate import StepSampler
-from vol3d.data.looks import load_look
-from vol3d.data.readings import CollateReadings, Reading, ReadingBatch, ReadingDataset, readings_of, usual_sections
+from vol3d.data.looks import Look, load_look
+from vol3d.data.readings import CollateReadings, ReadingBatch, ReadingDataset
+from vol3d.data.regions import FACTS
+from vol3d.data.report_texts import Probes, Reading, readings_of, usual_sections
 from vol3d.errors import CacheError
 from vol3d.files import write_whole
 from vol3d.model.reader import StudyReader, resolve_reader
@@ -35,6 +38,7 @@ from vol3d.train.optim import build_optimizer
 from vol3d.train.run import Job, Run, TrainResult
 from vol3d.train.run_config import ReadConfig
 from vol3d.train.run_folder import RunFolder
+from vol3d.types import Array
 
 
 def readable(cache: Cache, split: str) -> list[str]:
@@ -74,8 +78,9 @@ def train_reader(
     place = ranks.join()
     folder, settings = RunFolder(Path(out)), config.train
     folder.check(config, resume == "auto")
-    readings, sections = _readings(cache, split)
-    first = load_look(looks, readings[0].study_id)
+    probes = Probes(config.model.structures, config.model.findings)
+    readings, sections, found = _readings(cache, split, looks, probes)
+    first = found[0]
     texts = sorted(
         {text for r in readings for text in (r.prompt, f" {r.answer}", *(f"{k}: {v} " for k, v in r.context))}
     )
@@ -85,6 +90,8 @@ def train_reader(
     )  # fmt: skip
     torch.manual_seed(seed)
     reader = StudyReader(resolved, tokenizer)
+    mean_F, scale_F = facts_scale(found)
+    reader.scale_facts(torch.from_numpy(mean_F), torch.from_numpy(scale_F))
     newest = folder.newest() if resume == "auto" else None
     precision = newest[1].precision if newest is not None else choose_precision(settings.precision, place.rank)
     deepspeed_file = read_deepspeed_file(settings.deepspeed)
@@ -103,7 +110,7 @@ def train_reader(
     )
     try:
         dataset = ReadingDataset(
-            looks, readings, asked_about, resolved.structures, resolved.findings,
+            looks, readings, asked_about, probes, scale_F,
             facts_noise=resolved.facts_noise, blind_cells=resolved.blind_cells, context_share=resolved.context_share,
             seed=seed,
         )  # fmt: skip
@@ -120,16 +127,30 @@ def train_reader(
         engine.close()
 
 
-def _readings(cache: Cache, split: str) -> tuple[list[Reading], tuple[str, ...]]:
+def _readings(
+    cache: Cache, split: str, looks: Path, probes: Probes
+) -> tuple[list[Reading], tuple[str, ...], list[Look]]:
     entries = [cache.entry(study) for study in readable(cache, split)]
     sections = usual_sections(getattr(e, "report", None) or {} for e in entries)
-    readings = [reading for e in entries for reading in readings_of(e, sections)]
+    found = [load_look(looks, e.study_id) for e in entries]
+    readings = [r for e, look in zip(entries, found, strict=True) for r in readings_of(e, look, sections, probes)]
     if not readings:
         raise CacheError(
             f"expected studies of split {split!r} with a report or questions to learn from, found none in "
             f"{cache.root}; add them to the manifest, or remove the section read from the configuration"
         )
-    return readings, sections
+    return readings, sections, found
+
+
+def facts_scale(looks: Sequence[Look]) -> tuple[Array, Array]:
+    """Mean and standard deviation [F] of the facts over the rows of what was found; 1 for a fact that never varies."""
+    rows_NF = np.concatenate([look.facts_NF for look in looks])
+    present = FACTS.index("present")
+    found_NF = rows_NF[rows_NF[:, present] > 0] if (rows_NF[:, present] > 0).any() else rows_NF
+    mean_F, scale_F = found_NF.mean(0), found_NF.std(0)
+    flags = [present, FACTS.index("absent"), FACTS.index("ct"), FACTS.index("pet")]
+    mean_F[flags], scale_F[flags] = 0, 1
+    return mean_F, np.where(scale_F > 1e-3, scale_F, 1).astype(np.float32)
 
 
 def _copy(reader: StudyReader, *, share_frozen: bool) -> StudyReader:

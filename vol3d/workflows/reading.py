@@ -8,7 +8,8 @@ from pathlib import Path
 from vol3d.cache import Cache, Entry
 from vol3d.checkpoint import Checkpoint
 from vol3d.data.looks import Look, load_look, look_path
-from vol3d.data.readings import question_prompt, rows_about, section_prompt, stacked
+from vol3d.data.readings import Rows, parts_of, rows_about, stacked
+from vol3d.data.report_texts import Probes, part_prompt, question_prompt, section_prompt
 from vol3d.infer.looks import look_at
 from vol3d.model.bank import EmbeddingBank, bank_root
 from vol3d.model.generate import GenerationConfig
@@ -87,9 +88,8 @@ class ReaderWriter:
         blank: bool = False,
     ) -> None:
         self.checkpoint, self.reader, self.device, self.blank = checkpoint, reader, device, blank
-        self.generation = generation or GenerationConfig(
-            max_new_tokens=min(160, reader.config.language.max_tokens // 2)
-        )
+        self.probes = Probes(reader.config.structures, reader.config.findings)
+        self.generation = generation or GenerationConfig(max_new_tokens=reader.config.language.max_tokens // 2)
         self._bank = EmbeddingBank(bank_root(), checkpoint.model.config.text, device)
         self._seen: tuple[Path, Look] | None = None
 
@@ -97,18 +97,21 @@ class ReaderWriter:
         """The look at a study; the last one is kept, so ask all questions of a study at once or one after another."""
         phrases = {p for q in questions if (p := asked_about(q)) is not None}
         if self._seen is None or self._seen[0] != entry.path or not phrases <= self._seen[1].asked.keys():
-            self._seen = (
-                entry.path,
-                look(self.checkpoint, entry, self.reader.config, questions, self._bank, self.device),
-            )
+            taken = look(self.checkpoint, entry, self.reader.config, questions, self._bank, self.device)
+            self._seen = (entry.path, taken)
         return self._seen[1]
 
     def write_report(self, entry: Entry, context: Context) -> list[Draft]:
-        """Every section that the reader has learnt, sentence by sentence."""
+        """Section by section: a sentence for each part that was found, largest first, then the rest."""
         seen, told = self.see(entry), _told(context)
-        sections = self.reader.config.sections
-        texts = self._write([section_prompt(s, told) for s in sections], seen, [(s, None) for s in sections])
-        return [Draft(s, t, p) for s, (text, p) in zip(sections, texts, strict=True) for t in sentences(text)]
+        wanted: list[tuple[str, str, int | None]] = []
+        for section in self.reader.config.sections:
+            parts = [] if self.blank else parts_of(seen, section, self.probes)
+            wanted += [(section, part_prompt(section, told), row) for row in parts]
+            wanted.append((section, section_prompt(section, told), None))
+        rows = [rows_about(seen, section, None, self.probes, row) for section, _, row in wanted]
+        texts = self._write([prompt for _, prompt, _ in wanted], seen, rows)
+        return [Draft(s, t, p) for (s, _, _), (text, p) in zip(wanted, texts, strict=True) for t in sentences(text)]
 
     def write_answer(self, entry: Entry, question: str, context: Context) -> str:
         """One answer."""
@@ -117,14 +120,12 @@ class ReaderWriter:
     def write_answers(self, entry: Entry, questions: Sequence[str], context: Context) -> list[str]:
         """Several, in one go."""
         seen, told = self.see(entry, questions), _told(context)
-        prompts = [question_prompt(q, told) for q in questions]
-        return [text for text, _ in self._write(prompts, seen, [(q, asked_about(q)) for q in questions])]
+        rows = [rows_about(seen, q, asked_about(q), self.probes) for q in questions]
+        return [text for text, _ in self._write([question_prompt(q, told) for q in questions], seen, rows)]
 
-    def _write(self, prompts: list[str], seen: Look, about: list[tuple[str, str | None]]) -> list[tuple[str, float]]:
+    def _write(self, prompts: list[str], seen: Look, rows: list[Rows]) -> list[tuple[str, float]]:
         if not prompts:
             return []
-        config = self.reader.config
-        rows = [rows_about(seen, text, phrase, config.structures, config.findings) for text, phrase in about]
         parts = stacked([seen.cell_VC] * len(rows), [seen.place_V3] * len(rows), rows)
         if self.blank:
             parts = parts._replace(cell_mask_BV=parts.cell_mask_BV & False, row_mask_BN=parts.row_mask_BN & False)
