@@ -30,6 +30,7 @@ from vol3d.workflows.drafts import Context, Draft, Writer
 from vol3d.workflows.evidence import Evidence, body_sides, shared_voxels
 from vol3d.workflows.ground import ground
 from vol3d.workflows.lesions import Lesion, Lesions
+from vol3d.workflows.reading import writer_of
 from vol3d.workflows.report import Reporter
 from vol3d.workflows.slots_filled import CannotFill, fill_measured
 from vol3d.workflows.studies import BatchSummary, each_study, record_of
@@ -95,7 +96,7 @@ def answer(
     if not asked or not all(any(c.isalpha() for c in q) for q in asked):
         raise ConfigError(f"expected questions in words, found {list(questions)}; pass --question TEXT")
     checkpoint = load_checkpoint(checkpoint_path, device)
-    reporter = Reporter(checkpoint, device)
+    reporter = Reporter(checkpoint, device, writer_of(checkpoint_path, checkpoint, device))
     found: dict[str, list[Answer]] = {}
 
     def each(entry: Entry, row: Row) -> None:

@@ -23,6 +23,7 @@ from vol3d.files import write_whole
 from vol3d.train import stop
 from vol3d.workflows.drafts import Context
 from vol3d.workflows.findings import Question, asked_of, write_findings
+from vol3d.workflows.reading import writer_of
 from vol3d.workflows.report import Reporter
 from vol3d.workflows.segment import clean_prompts, write_answers
 from vol3d.workflows.studies import BatchSummary, each_study
@@ -68,7 +69,7 @@ def infer(
     """
     phrases = clean_prompts(prompts) if prompts else []
     checkpoint = load_checkpoint(checkpoint_path, device)
-    reporter = Reporter(checkpoint, device)
+    reporter = Reporter(checkpoint, device, writer_of(checkpoint_path, checkpoint, device))
     wanted = asked_of(checkpoint, []) if checkpoint.findings and checkpoint.findings.by_name else []
     question = Question(tuple(wanted)) if wanted else None
     summary = InferSummary()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from vol3d.cache import Cache, Entry
-from vol3d.checkpoint import Checkpoint
+from vol3d.checkpoint import Checkpoint, load_reader
 from vol3d.data.looks import Look, load_look, look_path
 from vol3d.data.readings import Rows, parts_of, rows_about, stacked
 from vol3d.data.report_texts import Probes, part_prompt, question_prompt, section_prompt
@@ -130,6 +131,21 @@ class ReaderWriter:
         if self.blank:
             parts = parts._replace(cell_mask_BV=parts.cell_mask_BV & False, row_mask_BN=parts.row_mask_BN & False)
         return self.reader.write(prompts, self.reader.visual(*(p.to(self.device) for p in parts)), self.generation)
+
+
+def writer_of(path: Path, checkpoint: Checkpoint, device: str, beams: int = 1) -> ReaderWriter | None:
+    """The language decoder beside a model; None where there is none, and templates write.
+
+    Raises:
+        CheckpointError: its files are damaged. ModelUnavailableError: it needs a language model that is not here.
+    """
+    reader = load_reader(path, device)
+    if reader is None:
+        return None
+    longest = reader.config.language.max_tokens // 2
+    strategy: Literal["greedy", "beam"] = "beam" if beams > 1 else "greedy"
+    generation = GenerationConfig(strategy=strategy, beams=beams, max_new_tokens=longest)
+    return ReaderWriter(checkpoint, reader, device, generation)
 
 
 def _told(context: Context) -> dict[str, str]:

@@ -23,6 +23,7 @@ from vol3d.workflows.inputs import studies_in
 from vol3d.workflows.known import Known
 from vol3d.workflows.lesions import Lesions
 from vol3d.workflows.prior import open_prior
+from vol3d.workflows.reading import writer_of
 from vol3d.workflows.records import RECORD, text_of_report
 from vol3d.workflows.scoring import Ask
 from vol3d.workflows.studies import BatchSummary, each_study, record_of
@@ -61,7 +62,7 @@ def report(
         CheckpointError, ManifestError, ConfigError: nothing can be done at all.
     """
     checkpoint = load_checkpoint(checkpoint_path, device)
-    reporter = Reporter(checkpoint, device, beams=beams)
+    reporter = Reporter(checkpoint, device, writer_of(checkpoint_path, checkpoint, device, beams))
     context = context or Context()
     before = None
     if prior is not None:
@@ -82,8 +83,7 @@ class Reporter:
     Args:
         checkpoint: on `device`.
         device: where it is.
-        writer: who drafts; by default the checkpoint's decoder, else templates.
-        beams: of the decoder.
+        writer: who drafts; by default templates.
         ask: who answers phrases; by default the checkpoint.
     """
 
@@ -92,7 +92,6 @@ class Reporter:
         checkpoint: Checkpoint,
         device: str,
         writer: Writer | None = None,
-        beams: int = 1,
         ask: Ask | None = None,
     ) -> None:
         self.checkpoint, self.known = checkpoint, Known.of(checkpoint)
