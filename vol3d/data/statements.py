@@ -7,6 +7,7 @@ answer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,12 +20,13 @@ from vol3d.text.knowledge import ORGAN_NAMES, finding_texts
 from vol3d.text.labeler import find_mentions, finding_names
 from vol3d.text.organs import SIDES
 from vol3d.text.perturb import Counterpart, perturbations
-from vol3d.text.reports import Placed, place
+from vol3d.text.reports import Placed, organs_in, place
 
 MOST_WORDS = 100
 """Of a section's text; a whole report is cut after the sentence that reaches it."""
 _PHRASES_PER_MASK = 4
 _DECOYS_PER_SECTION = 2
+_HEADING = re.compile(r"[A-Z][A-Za-z ,/&]{2,40}:")
 
 
 @dataclass(frozen=True)
@@ -214,9 +216,12 @@ def _sections(placed: Sequence[Placed]) -> tuple[Section, ...]:
     """One text an organ, and one of all; from the findings, or from the impression where there are none."""
     section = "findings" if any(p.section == "findings" for p in placed) else "impression"
     by_organ: dict[str | None, list[str]] = {None: []}
+    elsewhere = False  # under a heading such as "Other:", where the organ before does not carry on
     for sentence in placed:
+        elsewhere = not organs_in(sentence.text) and (elsewhere or _HEADING.match(sentence.text) is not None)
+        own = sentence.organ if sentence.organ in ORGAN_NAMES and not elsewhere else None
         if sentence.section == section and (phrase := grounding_phrase(sentence.text)):
-            for organ in dict.fromkeys((None, sentence.organ if sentence.organ in ORGAN_NAMES else None)):
+            for organ in dict.fromkeys((None, own)):
                 by_organ.setdefault(organ, []).append(phrase)
     found = [(organ, _joined(phrases)) for organ, phrases in by_organ.items() if phrases]
     return tuple(Section(text, organ, is_normal(text)) for organ, text in found)

@@ -91,8 +91,9 @@ def train(
     torch.manual_seed(config.seed)
     model = VisionLanguageModel(model_config)
     if bank is not None:
-        model.grounding.text.whiten(_some_states(bank, texts, WHITENING_TEXTS))
-        if model.alignment is not None:
+        if texts:  # a run may contrast reports alone
+            model.grounding.text.whiten(_some_states(bank, texts, WHITENING_TEXTS))
+        if model.alignment is not None and said:
             model.alignment.text.whiten(_some_states(bank, said, WHITENING_SECTIONS))
     newest = folder.newest() if resume == "auto" and not dry_run else None
     precision = newest[1].precision if newest is not None else choose_precision(settings.precision, place.rank)
