@@ -46,7 +46,7 @@ def painted(name, place, radius, depth=0):
     return Painted(name, traits, Blob((x, y, z), (radius,) * 3), 250.0, None)
 
 
-def scanned(folder, lesions, moved=(0.0, 0.0, 0.0), turned=0.0, z_range=(-200.0, 150.0), seed=0):
+def scanned(folder, lesions, moved=(0.0, 0.0, 0.0), turned=0.0, z_range=(-170.0, 200.0), seed=0):
     """A CT of the phantom after the body was turned and moved on the table, with its lesions' true masks."""
     folder.mkdir()
     low, high = z_range
@@ -119,7 +119,7 @@ def test_registration_recovers_the_motion(prior, tmp_path):
 
 
 def test_what_one_study_does_not_show_is_neither_new_nor_resolved(prior, tmp_path):
-    chest = scanned(tmp_path / "chest", [painted("c", "left lung", 15)], z_range=(-40.0, 150.0), seed=3)
+    chest = scanned(tmp_path / "chest", [painted("c", "left lung", 15)], z_range=(40.0, 200.0), seed=3)
     rows = {
         row["current" if row["current"] else "prior"]["phrase"]: row["change"]
         for row in compare(chest, prior)["lesions"]
