@@ -35,7 +35,7 @@ SENTENCES = (
     "FDG-avid soft tissue sarcoma, SUVmax of {suv} on axial slice {slice}.",
     "The primary tumour shows intense uptake (SUVmax: {suv}, PET slice {slice}).",
 )
-GAINS, CLOSINGS_MM = (0.28, 0.32, 0.36, 0.4, 0.44), (6.0, 10.0, 14.0)
+GAINS, CLOSINGS_MM = (0.32, 0.36, 0.4, 0.44, 0.48), (10.0, 14.0, 18.0)
 
 
 @dataclass

@@ -48,6 +48,9 @@ class Peaks:
     _grown: dict[tuple[Zyx, float], Region | str] = field(init=False, default_factory=dict)
     _found: dict[tuple[float, float], tuple[Array, Array, list[str]]] = field(init=False, default_factory=dict)
 
+    _parted: tuple[float, Array, Array] | None = field(init=False, default=None)
+    """What `_pieces` found last: it is asked for one claim several times."""
+
     def __post_init__(self) -> None:
         suv_ZYX = self.pet.array_ZYX
         self.index_N3 = np.argwhere((suv_ZYX == ndimage.maximum_filter(suv_ZYX, 3)) & (suv_ZYX > 0))
@@ -95,7 +98,7 @@ class Peaks:
         """Peaks of the claim's SUVmax: those that are the hottest of their lesion, the others, and reasons so far."""
         key = (claim.suv_max, claim.half_unit)
         if key not in self._found:
-            matching_N = np.array([claim.matches(float(s)) for s in self.suv_N], bool)
+            matching_N = claim.matches(self.suv_N)
             index_N3, suv_N = self.index_N3[matching_N], self.suv_N[matching_N]
             own_N = np.zeros(0, bool)
             if len(index_N3):
@@ -108,9 +111,12 @@ class Peaks:
     def _pieces(self, claim: Claim) -> tuple[Array, Array]:
         """Pieces of the PET above the level that parts lesions of that SUVmax; the hottest value of each label."""
         level = (1 - self.growth.least_drop) * claim.suv_max
+        if self._parted and self._parted[0] == level:
+            return self._parted[1:]
         labels_ZYX, count = ndimage.label(self.pet.array_ZYX >= level, CONNECTIVITY_18)
         hottest = ndimage.maximum(self.pet.array_ZYX, labels_ZYX, np.arange(1, count + 1)) if count else []
-        return labels_ZYX, np.concatenate([[np.inf], np.asarray(hottest)])
+        self._parted = level, labels_ZYX, np.concatenate([[np.inf], np.asarray(hottest)])
+        return self._parted[1:]
 
     def _lesion(self, seed: Zyx, suv_max: float) -> Region | str:
         if (seed, suv_max) not in self._grown:

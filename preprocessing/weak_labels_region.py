@@ -8,6 +8,7 @@ a fixed share of the contrast instead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,7 +17,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from vol3d.errors import ConfigError
-from vol3d.measure import CONNECTIVITY_18
+from vol3d.measure import CONNECTIVITY_18, bounding_box
 from vol3d.types import Array, Zyx, ZyxMm
 from vol3d.volume import Volume
 
@@ -25,9 +26,9 @@ from vol3d.volume import Volume
 class Growth:
     """How a region is grown; fitted on training patients (`benchmarks/weak_labels.py`)."""
 
-    gain: float = 0.35
+    gain: float = 0.4
     """Threshold above background, in units of sqrt(SUV)."""
-    closing_mm: float = 10.0
+    closing_mm: float = 14.0
     """Gaps and necrotic hollows up to twice this wide are closed."""
     small_ml: tuple[float, float] = (15.0, 45.0)
     """Under the first volume blur makes the edge, over the second it does not; between them both rules are mixed."""
@@ -37,8 +38,9 @@ class Growth:
     """Uptake must fall by this share of the SUVmax on every way to anything hotter, else the peak is part of that."""
     least_contrast: float = 1.5
     """SUVmax over local background."""
-    reach_mm: float = 250.0
-    """A lesion is looked for within this distance of its hottest voxel along each axis."""
+    reach_mm: tuple[float, ...] = (90.0, 250.0)
+    """A lesion is looked for within the first distance of its hottest voxel along each axis, then within the next if
+    it reaches that far: most are small, and searching a whole body for each takes seconds."""
 
     def __post_init__(self) -> None:
         if self.gain <= 0 or not 0 < self.small_share < 1 or not 0 < self.least_drop < 1 or self.closing_mm < 0:
@@ -62,6 +64,7 @@ class Region:
 
 LEAST_VOXELS = 3
 LARGEST_ML = 5000.0
+_LEAKS = "leaks into its surroundings"
 _SHELL_MM = (8.0, 25.0)
 _AIR_SUV = 0.15
 _AS_HOT, _APART = 0.98, 0.4
@@ -79,10 +82,21 @@ def grow(pet: Volume, seed: Zyx, growth: Growth, suv_max: float | None = None) -
         growth: see there.
         suv_max: what the threshold is computed from; the seed's own value if not given.
     """
+    found: Region | str = ""
+    for number, reach_mm in enumerate(growth.reach_mm, 1):
+        reach = [int(np.ceil(reach_mm / s)) for s in pet.grid.spacing_mm]
+        start = tuple(max(0, p - r) for p, r in zip(seed, reach, strict=True))
+        ends = zip(seed, reach, pet.grid.shape, strict=True)
+        stop = tuple(min(n, p + r + 1) for p, r, n in ends)
+        found = _grow_within(pet, seed, growth, suv_max, (start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+        if number == len(growth.reach_mm) or not _reaches_out(found, start, stop, pet.grid.shape):
+            break
+    return found
+
+
+def _grow_within(pet: Volume, seed: Zyx, growth: Growth, suv_max: float | None, start: Zyx, stop: Zyx) -> Region | str:
     spacing = pet.grid.spacing_mm
-    reach = [int(np.ceil(growth.reach_mm / s)) for s in spacing]
-    start = tuple(max(0, p - r) for p, r in zip(seed, reach, strict=True))
-    box = tuple(slice(a, p + r + 1) for a, p, r in zip(start, seed, reach, strict=True))
+    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     suv_ZYX = np.ascontiguousarray(pet.array_ZYX[box], np.float32)
     here = (seed[0] - start[0], seed[1] - start[1], seed[2] - start[2])
     hottest = float(suv_ZYX[here])
@@ -104,7 +118,7 @@ def grow(pet: Volume, seed: Zyx, growth: Growth, suv_max: float | None = None) -
     threshold = max(threshold, large * threshold + (1 - large) * (background + growth.small_share * contrast))
     found = _tightened(suv_ZYX, hotter_ZYX, here, threshold, valley, pet.grid.voxel_ml)
     if found is None:
-        return f"the region of SUV {hottest:.2f} leaks into its surroundings (background {background:.2f})"
+        return f"the region of SUV {hottest:.2f} {_LEAKS} (background {background:.2f})"
     threshold, mask_ZYX = found
     voxels = int(mask_ZYX.sum())
     if voxels < LEAST_VOXELS:
@@ -113,6 +127,18 @@ def grow(pet: Volume, seed: Zyx, growth: Growth, suv_max: float | None = None) -
     whole_ZYX = np.zeros(pet.grid.shape, bool)
     whole_ZYX[box] = mask_ZYX
     return Region(whole_ZYX, seed, hottest, threshold, background, valley >= threshold)
+
+
+def _reaches_out(found: Region | str, start: Sequence[int], stop: Sequence[int], shape: Zyx) -> bool:
+    """Whether a box was too small: the region ends at one of its faces within the image, or leaks."""
+    if isinstance(found, str):
+        return _LEAKS in found
+    box = bounding_box(found.mask_ZYX)
+    assert box is not None, "a region has voxels"
+    return any(
+        (low <= a and a > 0) or (high >= b and b < n)
+        for low, high, a, b, n in zip(*box, start, stop, shape, strict=True)
+    )
 
 
 def _rivals(suv_ZYX: Array, seed: Zyx) -> Array:

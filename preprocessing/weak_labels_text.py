@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from vol3d.text.assertion import status_of
 from vol3d.text.grounding import grounding_phrase
 from vol3d.text.mentions import Quantity, quantities, references_to_prior
 from vol3d.text.organs import Side, side_of
 from vol3d.text.reports import place
+from vol3d.types import Array
 
 SeriesName = Literal["ct", "pet"]
 ROUNDING_SLACK = 2e-3
@@ -43,9 +46,9 @@ class Claim:
     side: Side | None
     tracer: str | None
 
-    def matches(self, suv: float) -> bool:
-        """Whether a measured SUV is written as this claim's, within rounding."""
-        return abs(suv - self.suv_max) <= self.half_unit + ROUNDING_SLACK
+    def matches(self, suv: Array) -> Array:
+        """Whether measured SUVs are written as this claim's, within rounding."""
+        return np.abs(suv - self.suv_max) <= self.half_unit + ROUNDING_SLACK
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ _NO_LESION = (
     ),
     (
         r"\bnon-?\s?(?:fdg-?|psma-?|tracer-?)?avid|\bnot (?:\w+ly )?(?:fdg-|tracer-|psma-)?(?:avid|hypermetabol\w+)|"
-        r"\b(?:without|no|lack of|absent) (?!(?:\w+ )?(?:change|difference|progression))(?:\w+ ){0,3}(?:uptake|activity|avidity|hypermetabolism)|\bphotop[eo]ni\w+|"
-        r"\bmetabolically inactive",
+        r"\b(?:without|no|lack of|absent) (?!(?:\w+ )?(?:change|difference|progression))(?:\w+ ){0,3}"
+        r"(?:uptake|activity|avidity|hypermetabolism)|\bphotop[eo]ni\w+|\bmetabolically inactive",
         "a lesion without uptake",
     ),
 )

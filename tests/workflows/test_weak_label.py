@@ -62,7 +62,7 @@ def test_labels_preprocess_and_hold_the_lesion(studies, tmp_path, vol3d):
     assert [(f["study_id"], f["state"]) for f in fates] == [
         ("a", "labelled"), ("a", "refused"), ("b", "labelled"), ("b", "refused")]  # fmt: skip
     assert rows["c"]["masks"][0]["phrases"] == [
-        "mass of the left thigh", "large hypermetabolic lesion in the left soft tissue"]  # fmt: skip
+        "mass of the left thigh", "large hypermetabolic lesion on the left"]  # fmt: skip
     assert ["tumour", "has SUVmax", "8.0"] in rows["c"]["findings"][0]["triplets"]
 
     assert vol3d("preprocess", out, "--config", studies / "recipe.yaml", "--out", tmp_path / "cache") == 0
