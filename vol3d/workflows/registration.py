@@ -10,7 +10,7 @@ from vol3d.geometry import Grid
 from vol3d.types import Array
 from vol3d.volume import Volume
 
-LEAST_CORRELATION = {"ct": 0.75, "pet": 0.5}
+LEAST_CORRELATION = {"ct": 0.75, "pet": 0.6}
 """Pearson correlation over the overlapping bodies after registration, CT clipped to -300..300 HU, PET to SUV 0..8."""
 
 LEAST_OVERLAP = 0.25
@@ -18,6 +18,9 @@ LEAST_OVERLAP = 0.25
 
 MOST_ROTATION_DEG = 40.0
 """A patient who lies the other way round is not aligned by looking for the nearest optimum."""
+
+START_OVERLAP, START_STEP_MM = 0.5, 20.0
+"""Shifts along the body at which the search may start: overlap in z of the shorter image, and step."""
 
 _RANGE = {"ct": (-300.0, 300.0), "pet": (0.0, 8.0)}
 _BODY = {"ct": -250.0, "pet": 0.2}
@@ -59,14 +62,18 @@ class Registered:
 def register(current: Volume, prior: Volume) -> Registered:
     """Rigid registration of two volumes of one modality on coarse grids; deterministic, one thread.
 
-    Correlation as metric, gradient descent from aligned centres of mass, on half and then on full resolution.
+    Correlation as metric, gradient descent on half and then on full resolution, from aligned centres of mass and the
+    best of many shifts along the body: a chest and a torso have their centres in different places.
     """
     import SimpleITK as sitk  # noqa: N813
 
     fixed, moving = (_image(v) for v in (current, prior))
-    start = sitk.CenteredTransformInitializer(
-        fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
+    start = sitk.Euler3DTransform(
+        sitk.CenteredTransformInitializer(
+            fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
+        )
     )
+    start = _best_along_the_body(fixed, moving, start, current.grid, prior.grid)
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
     method.SetMetricAsCorrelation()
@@ -79,6 +86,33 @@ def register(current: Volume, prior: Volume) -> Registered:
     method.SetInitialTransform(start, inPlace=False)
     affine = _affine(method.Execute(fixed, moving))
     return _judged(affine, current, prior)
+
+
+def _best_along_the_body(fixed, moving, start, current: Grid, prior: Grid):  # type: ignore[no-untyped-def]
+    """The start, shifted along z to where the images correlate best of all shifts with enough overlap."""
+    import SimpleITK as sitk  # noqa: N813
+
+    method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)
+    method.SetMetricAsCorrelation()
+    method.SetInterpolator(sitk.sitkLinear)
+    x, y, z0 = start.GetTranslation()
+    ends = [np.sort(g.corners_mm()[:, 2])[[0, -1]] for g in (current, prior)]
+    least = START_OVERLAP * min(high - low for low, high in ends)
+    shifts = [
+        z
+        for z in {z0, *np.arange(ends[1][0] - ends[0][1], ends[1][1] - ends[0][0], START_STEP_MM)}
+        if min(ends[0][1] + z, ends[1][1]) - max(ends[0][0] + z, ends[1][0]) >= least
+    ]
+    scored = []
+    for z in sorted(shifts):
+        moved = sitk.Euler3DTransform(start)
+        moved.SetTranslation((x, y, float(z)))
+        method.SetInitialTransform(moved)
+        scored.append((method.MetricEvaluate(fixed, moving), float(z)))
+    if scored:
+        start.SetTranslation((x, y, min(scored)[1]))
+    return start
 
 
 def _judged(affine: Array, current: Volume, prior: Volume) -> Registered:
