@@ -431,17 +431,25 @@ def evaluate(
     out: Out,
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which studies.")] = "test",
     samples: Annotated[int, typer.Option(min=1, help="Bootstrap draws of the intervals.")] = 1000,
+    language: Annotated[bool, typer.Option("--language", help="Also write and score reports and answers.")] = False,
     device: Device = "auto",
 ) -> None:
     """Score a checkpoint: metrics.csv (a row a phrase), findings.csv, metrics.json (with intervals), plots.
 
+    With --language also language.json: every study's report and answers, written and scored.
+
     Example: vol3d evaluate out/run out/cache --split test --out out/eval
     """
     from vol3d.workflows.evaluate import evaluate as run_evaluate
+    from vol3d.workflows.evaluate_language import evaluate_language
 
     summary = run_evaluate(checkpoint, cache, out, split=split, samples=samples, device=_device(device))
     for name, value in summary["headline"].items():
         typer.echo(f"{name:32s} {value}")
+    if language:
+        table = evaluate_language(checkpoint, cache, out, split=split, samples=samples, device=_device(device))
+        for name, value in table["headline"].items():
+            typer.echo(f"{name:32s} {value}")
     typer.echo(f"written to {out}")
 
 

@@ -30,6 +30,8 @@ from vol3d.types import Zyx
 
 WEIGHTS, CONFIG = "reader.safetensors", "reader.json"
 PLACE_SCALE_MM = 200.0
+_QUIET = 0.3
+"""Start of what says whose a row is: the facts, which tell studies apart, are to be heard from the first step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +124,13 @@ class StudyReader(nn.Module):
         width = config.width
         self.register_buffer("facts_mean", torch.zeros(config.facts))
         self.register_buffer("facts_scale", torch.ones(config.facts))
-        self.facts = nn.Sequential(nn.Linear(config.facts, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.facts = nn.Sequential(
+            nn.Linear(config.facts, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.LayerNorm(width)
+        )
         self.probe = nn.Embedding(len(config.probes) + 1, width)
+        nn.init.normal_(self.probe.weight, std=_QUIET)
         """Whose answer a row is; the last one is that of the question asked."""
-        self.about = nn.Parameter(torch.randn(width) * 0.5)
+        self.about = nn.Parameter(torch.randn(width) * _QUIET)
         """Marks the rows that a section or a question is about."""
         self.cell = nn.Linear(config.cell_channels, width)
         self.cell_norm = nn.LayerNorm(config.cell_channels)

@@ -102,6 +102,10 @@ class ReaderWriter:
             self._seen = (entry.path, taken)
         return self._seen[1]
 
+    def show(self, entry: Entry, seen: Look) -> None:
+        """Hands over a look that another writer has taken."""
+        self._seen = (entry.path, seen)
+
     def write_report(self, entry: Entry, context: Context) -> list[Draft]:
         """Section by section: a sentence for each part that was found, largest first, then the rest."""
         seen, told = self.see(entry), _told(context)
