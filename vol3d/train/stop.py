@@ -73,7 +73,7 @@ def listening() -> Iterator[None]:
         os.close(write)
         watcher.join()
         os.close(read)
-        _now.listening = False
+        _now.listening, _now.signal = False, 0
 
 
 @contextmanager
