@@ -124,9 +124,7 @@ class StudyReader(nn.Module):
         width = config.width
         self.register_buffer("facts_mean", torch.zeros(config.facts))
         self.register_buffer("facts_scale", torch.ones(config.facts))
-        self.facts = nn.Sequential(
-            nn.Linear(config.facts, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.LayerNorm(width)
-        )
+        self.facts = nn.Sequential(nn.Linear(config.facts, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.probe = nn.Embedding(len(config.probes) + 1, width)
         nn.init.normal_(self.probe.weight, std=_QUIET)
         """Whose answer a row is; the last one is that of the question asked."""
@@ -152,7 +150,7 @@ class StudyReader(nn.Module):
         self, cell_BVC: Tensor, cell_mask_BV: Tensor, place_BV3: Tensor, probe_BN: Tensor, facts_BNF: Tensor,
         about_BN: Tensor, row_mask_BN: Tensor,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Visual tokens [B, N + V, D] and their mask; masks are True at what is there."""
+        """Visual tokens [B, N + V, D] and, for each, 0 for padding, 1 for what is there, 2 for what is marked."""
         row_BND = self.facts((facts_BNF - self.facts_mean) / self.facts_scale)
         row_BND = row_BND + self.probe(probe_BN) + about_BN[..., None] * self.about
         cell_BVD = self.cell(self.cell_norm(cell_BVC)) + self.place(place_BV3 / PLACE_SCALE_MM)
@@ -162,7 +160,8 @@ class StudyReader(nn.Module):
         padding_BV = ~mask_BV & mask_BV.any(1, keepdim=True)
         for layer in self.mix:
             x_BVD = layer(x_BVD, src_key_padding_mask=padding_BV)
-        return x_BVD, mask_BV
+        marked_BV = torch.cat([about_BN & row_mask_BN, torch.zeros_like(cell_mask_BV)], dim=1)
+        return x_BVD, mask_BV.to(torch.uint8) + marked_BV
 
     @torch.no_grad()
     def write(
