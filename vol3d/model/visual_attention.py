@@ -46,8 +46,8 @@ class VisualKeys(nn.Module):
         self.null = nn.Parameter(torch.randn(2 * inner) * 0.02)
 
     def forward(self, visual_BVD: Tensor, visual_mask_BV: Tensor) -> VisualMemory:
-        """V may be 0. The mask is True at what is there; or it counts: 0 for padding, 1 for what is there, 2 for what the
-        text is about, at which half of the heads look first."""
+        """V may be 0. The mask is True at what is there; or it counts: 0 padding, 1 what is there, 2 what the text is
+        about, at which half of the heads look first."""
         seen_BV = visual_mask_BV > 0
         visual_BVD = visual_BVD.masked_fill(~seen_BV[..., None], 0)
         key_value = self.project(self.norm(visual_BVD.to(self.norm.weight.dtype)))
