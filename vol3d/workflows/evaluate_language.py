@@ -17,6 +17,7 @@ from vol3d.metrics.report_findings import score_report, summarise_reports
 from vol3d.progress import progress
 from vol3d.workflows.answer import Answerer
 from vol3d.workflows.drafts import Context, Draft
+from vol3d.workflows.embed_split import score_retrieval
 from vol3d.workflows.evaluate_questions import evaluate_questions
 from vol3d.workflows.evaluate_reports import evaluate_reports
 from vol3d.workflows.lesions import Lesions
@@ -38,6 +39,8 @@ def evaluate_language(
     show_progress: bool = True,
 ) -> dict[str, Any]:
     """Writes every study's report and answers its questions; ``language.json`` and the tables of both in `out`.
+
+    A model with an alignment head is also scored by retrieval of reports by images and the other way round.
 
     With a language decoder, two controls stand beside it: its drafts before any was checked (`drafts`, `drafted`), and
     what the same decoder writes when it is shown nothing (`blank`).
@@ -82,6 +85,9 @@ def evaluate_language(
             folder = out / "questions" / name
             found = evaluate_questions(asked, lambda e, q, said=said: said[e.study_id, q], folder, samples=samples)  # type: ignore[misc]
             table[f"questions_{name}"] = found
+    reported = [e for e in entries if getattr(e, "report", None)]
+    if checkpoint.model.config.alignment_width and len(reported) > 1:
+        table["retrieval"] = score_retrieval(reporter.asker, reported, samples=samples)
     table["headline"] = _headline(table)
     write_whole(out / "language.json", json.dumps(table, indent=1) + "\n")
     return table
