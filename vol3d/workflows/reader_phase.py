@@ -1,4 +1,4 @@
-"""The second phase of a run: what its grounding model sees in the training studies, and a reader that learns from it."""
+"""The second phase of a run: what its grounding model sees in the training studies, and the reader it teaches."""
 
 from __future__ import annotations
 
