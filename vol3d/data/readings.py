@@ -65,9 +65,10 @@ class ReadingDataset(Dataset[ReadingSample]):
         context_share: float,
         seed: int,
     ) -> None:
-        by_study: dict[str, tuple[list[Reading], list[Reading]]] = {}
+        by_study: dict[str, tuple[list[Reading], list[Reading], list[Reading]]] = {}
         for reading in readings:
-            by_study.setdefault(reading.study_id, ([], []))[reading.question is not None].append(reading)
+            kind = 2 if reading.question is not None else 1 if reading.row is not None else 0
+            by_study.setdefault(reading.study_id, ([], [], []))[kind].append(reading)
         if not by_study:
             raise CacheError("expected training studies with a report or questions, found none; check the manifest")
         self.studies = [tuple(kind for kind in kinds if kind) for _, kinds in sorted(by_study.items())]
