@@ -14,7 +14,7 @@ COARSE = PhantomOptions(ct_spacing_mm=(8.0, 8.0), pet_spacing_mm=((9.0, 9.0, 9.0
 
 @pytest.fixture(scope="module")
 def studies():
-    return [phantom_questions.Study(generate_study(i, 21, options=COARSE).row) for i in range(3)]
+    return [phantom_questions.Study(generate_study(i, 21, options=COARSE).row) for i in range(2)]
 
 
 @pytest.mark.parametrize("unseen", [0, 1])

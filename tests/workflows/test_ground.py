@@ -163,11 +163,12 @@ def test_like_sentences_get_things_by_size_and_no_thing_is_told_twice(ask):
 
 def test_what_is_out_of_view_is_neither_denied_nor_claimed(ask):
     study = ask(FIVE)  # no kidneys in it, the spleen is cut
-    denied, outside, spleen = study.told(
-        ("kidneys", "No focal renal lesion."), ("kidneys", "Kidneys not included in the field of view."),
+    denied, visible, outside, spleen = study.told(
+        ("kidneys", "No focal renal lesion."), ("kidneys", "No visible renal lesion."), ("kidneys", "Kidneys not included in the field of view."),
         ("spleen", "No focal splenic lesion."),
     )  # fmt: skip
     assert (denied.status, outside.status, spleen.status) == ("cannot be checked", "supported", "supported")
+    assert visible.status == "cannot be checked"
     assert "left kidney" in denied.reason
     assert spleen.text == "No focal splenic lesion in the part shown."
 

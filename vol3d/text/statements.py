@@ -35,7 +35,9 @@ _PARTLY = re.compile(
     r"\b(?:only )?(?:partly|partially|incompletely) (?:included|imaged|covered|shown|visible|in view)\b"
 )
 _IMAGED = re.compile(
-    r"\b(?:imaged|scanned|shown|visible|included)\b|\bin (?:the )?(?:field of view|fov|image[sd]?|scan|view)\b"
+    r"\b(?:imaged|scanned)\b|\b(?:shown|visible|included) (?:part|portion|section|region)s?\b|"
+    r"\b(?:part|portion|section|region)s? (?:shown|visible|included|in view)\b|"
+    r"\bin (?:the )?(?:field of view|fov|images?|scan|view)\b"
 )
 _PART = re.compile(r";\s*|,?\s*\bbut\s+|,\s*(?:and\s+)?(?=(?:no|without)\b)|\.\s+(?=[A-Z])")
 _CUE = re.compile(
