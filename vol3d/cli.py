@@ -193,21 +193,31 @@ def weak_label(
 @app.command()
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training config (YAML).")],
-    cache: Annotated[Path, typer.Option(help="Cache made with the config's recipe.")],
-    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder.")],
+    cache: Annotated[Path | None, typer.Option(help="Cache made with the config's recipe.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder.")] = None,
     init: Annotated[Path | None, typer.Option(metavar="CHECKPOINT", help="Start from these weights.")] = None,
     resume: Annotated[Literal["auto", "no"], typer.Option(help="auto: go on where RUN stopped.")] = "no",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. train.steps=9.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build all, run one step, write nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Build all, run one step, write nothing; without --cache by shapes alone."),
+    ] = False,
+    ranks: Annotated[int, typer.Option(min=1, metavar="N", help="GPUs that a dry run without --cache is for.")] = 1,
 ) -> None:
     """Train with DeepSpeed: alone, under the deepspeed launcher, torchrun or srun.
 
     Example: vol3d train configs/train/sts_petct.yaml --cache out/cache --out out/run
     """
-    from vol3d.workflows.training import run_training
+    from vol3d.workflows.training import plan_training, run_training
 
+    if dry_run and cache is None:
+        for line in plan_training(config, ranks=ranks, overrides=set_ or []).lines():
+            typer.echo(line)
+        return
+    if cache is None or out is None:
+        raise ConfigError("expected --cache CACHE and --out RUN, found one of them missing; only a dry run does without")
     run_training(config, cache, out, init=init, resume=resume, overrides=set_ or [], dry_run=dry_run)
 
 

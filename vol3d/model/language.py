@@ -103,7 +103,8 @@ def _find_base(base: BaseConfig) -> Path:
     try:
         folder = find_model(base.name)
     except ModelUnavailableError as error:
-        raise ModelUnavailableError(str(error).replace("model.text.name", "language.base.name")) from error
+        said = str(error).replace("model.text.name", "read.model.language.base.name")
+        raise ModelUnavailableError(said.replace("text model", "language model")) from error
     if base.revision not in ("", found := _revision(folder)):
         raise ModelUnavailableError(
             f"expected language model {base.name!r} of revision {base.revision}, found {found} in {folder}; "

@@ -17,7 +17,7 @@ from vol3d.model.vlm import ModelConfig
 from vol3d.text.knowledge import ORGAN_NAMES
 from vol3d.train import ranks
 from vol3d.train.engine import Engine
-from vol3d.train.run_config import RunConfig
+from vol3d.train.run_config import ReadConfig, RunConfig
 
 log = logging.getLogger("vol3d")
 
@@ -62,14 +62,17 @@ def try_one(
     return loss.item(), {name: float(size) for name, size in sizes.items()}
 
 
-def memory_estimate(model: nn.Module, config: RunConfig, stage: int, world: int) -> dict[str, int]:
-    """Bytes per rank that do not depend on the batch: all fp32; ZeRO 1 shares the optimizer, 2 gradients, 3 weights."""
-    count = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+def memory_estimate(model: nn.Module, config: RunConfig | ReadConfig, stage: int, world: int) -> dict[str, int]:
+    """Bytes per rank that do not depend on the batch: what trains is fp32; ZeRO 1 shares the optimizer, 2 gradients, 3
+    weights."""
+    counts = [(getattr(p, "ds_numel", p.numel()), p) for p in model.parameters()]
+    trained = 4 * sum(n for n, p in counts if p.requires_grad)
+    frozen = sum(n * p.element_size() for n, p in counts if not p.requires_grad)
     states = 2 if config.train.optim.name == "adamw" else 1
     return {
-        "weights": 4 * count // (world if stage >= 3 else 1),
-        "gradients": 4 * count // (world if stage >= 2 else 1),
+        "weights": (trained + frozen) // (world if stage >= 3 else 1),
+        "gradients": trained // (world if stage >= 2 else 1),
         # ZeRO 1 and 2 keep the weights that a rank updates once more, flat
-        "optimizer": 4 * count * (states + (1 if stage in (1, 2) else 0)) // (world if stage >= 1 else 1),
-        "plain copy": 4 * count,
+        "optimizer": trained * (states + (1 if stage in (1, 2) else 0)) // (world if stage >= 1 else 1),
+        "plain copy": trained + (frozen if stage >= 3 else 0),
     }

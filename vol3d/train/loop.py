@@ -26,7 +26,7 @@ from vol3d.train.dry_run import try_one
 from vol3d.train.engine import Engine, read_deepspeed_file
 from vol3d.train.optim import build_optimizer
 from vol3d.train.run import Job, Run, TrainResult, Validate, seed_step
-from vol3d.train.run_config import RunConfig
+from vol3d.train.run_config import RunConfig, TrainConfig
 from vol3d.train.run_folder import RunFolder
 
 __all__ = ["TrainResult", "Validate", "open_cache", "train"]
@@ -73,10 +73,7 @@ def train(
     cache = open_cache(cache_root, recipe_digest)
     settings = config.train
     deepspeed_file = read_deepspeed_file(settings.deepspeed)
-    if settings.ema_decay is not None and deepspeed_file.get("zero_optimization", {}).get("stage") == 3:
-        raise ConfigError(
-            "expected ema_decay: null with ZeRO 3, where no rank holds all weights; or use ZeRO 0, 1 or 2"
-        )
+    check_averaging(settings, int(deepspeed_file.get("zero_optimization", {}).get("stage", 0)))
     micro_batch = settings.micro_batch(place.world)
     dataset = PatchDataset(cache, cache.select(config.data.train_split), config.data, config.seed)
     model_config = resolve_model(
@@ -143,6 +140,18 @@ def _job(config: RunConfig, cache: Cache, dataset: PatchDataset, bank: Embedding
     source = {"cache": str(cache.root), "fingerprint": fingerprint, "recipe_digest": cache.recipe_digest}
     facts = {"config_digest": digest(config), "data": source}
     return Job(config.train, config.seed, fingerprint, facts, batches, save_model)
+
+
+def check_averaging(settings: TrainConfig, stage: int) -> None:
+    """Refuses an average of weights that no rank holds.
+
+    Raises:
+        ConfigError: `ema_decay` with ZeRO 3.
+    """
+    if settings.ema_decay is not None and stage == 3:
+        raise ConfigError(
+            "expected ema_decay: null with ZeRO 3, where no rank holds all weights; or use ZeRO 0, 1 or 2"
+        )
 
 
 def open_cache(root: Path, recipe_digest: str | None) -> Cache:

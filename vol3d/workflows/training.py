@@ -18,6 +18,7 @@ from vol3d.metrics.segmentation import dice
 from vol3d.model.vlm import VisionLanguageModel
 from vol3d.train import ranks, stop
 from vol3d.train.loop import TrainResult, train
+from vol3d.train.plan import Plan, plan_run
 from vol3d.train.run_config import RunConfig
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.calibrate import ABSENT_PER_STUDY, Calibrated, calibrate
@@ -67,6 +68,15 @@ def run_training(
         ranks.barrier()  # the calibrated models are there
         train_reading(out, cache, config, config.read, resume)
     return result
+
+
+def plan_training(config_path: Path, *, ranks: int = 1, overrides: Sequence[str] = ()) -> Plan:
+    """What a run would need on GPUs, by its configuration and recipe alone: no cache, no GPU, nothing written.
+
+    Raises:
+        Vol3dError: see `plan_run`.
+    """
+    return plan_run(load_yaml(config_path, RunConfig, overrides), load_recipe(config_path).spacing_mm, ranks)
 
 
 def _validator(
