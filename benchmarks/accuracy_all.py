@@ -14,12 +14,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy_phantom import TEST_SEED, TRAIN_SEED, train
-from preprocessing.build_cache import preprocess
-from preprocessing.phantom import write_phantoms
+from benchmarks.accuracy_phantom import phantom_caches, train
 from vol3d.workflows.evaluate import evaluate
 from vol3d.workflows.evaluate_language import evaluate_language
-from vol3d.workflows.prepare import load_recipe
 
 
 def main() -> None:
@@ -31,16 +28,8 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
     parser.add_argument("--spine", type=Path, help="output of benchmarks.accuracy_phantom")
     arguments = parser.parse_args()
-    out, recipe, caches = arguments.out, load_recipe(arguments.config), {}
-    for name, seed, count, splits in (
-        ("train", TRAIN_SEED, arguments.studies, (0.9, 0.1, 0.0)),
-        ("test", TEST_SEED, arguments.test_studies, (0.0, 0.0, 1.0)),
-    ):
-        manifest = out / name / "manifest.jsonl"
-        if not manifest.exists():
-            write_phantoms(out / name, count, seed, splits=splits, workers=2)
-        caches[name] = out / f"cache-{name}"
-        preprocess(manifest, recipe, caches[name], workers=2)
+    out = arguments.out
+    caches = phantom_caches(arguments.config, out, arguments.studies, arguments.test_studies)
     minutes = train(arguments.config, caches["train"], out / "run", arguments.overrides)
     summary = evaluate(out / "run", caches["test"], out / "evaluation", split="test")
     language = evaluate_language(out / "run", caches["test"], out / "evaluation", split="test")

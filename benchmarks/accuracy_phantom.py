@@ -45,17 +45,8 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=["shared"])
     arguments = parser.parse_args()
-    out, recipe = arguments.out, load_recipe(arguments.config)
-    caches = {}
-    for name, seed, count, splits in (
-        ("train", TRAIN_SEED, arguments.studies, (0.9, 0.1, 0.0)),
-        ("test", TEST_SEED, arguments.test_studies, (0.0, 0.0, 1.0)),
-    ):
-        manifest = out / name / "manifest.jsonl"
-        if not manifest.exists():
-            write_phantoms(out / name, count, seed, splits=splits, workers=2)
-        caches[name] = out / f"cache-{name}"
-        preprocess(manifest, recipe, caches[name], workers=2)
+    out = arguments.out
+    caches = phantom_caches(arguments.config, out, arguments.studies, arguments.test_studies)
     known = out / "results.json"
     results = json.loads(known.read_text()) if known.exists() else {}
     results["threshold_41"] = {"lesion_dice": threshold_41(Cache(caches["test"]))}
@@ -69,6 +60,21 @@ def main() -> None:
         results[name] = {"train_minutes": minutes, **summary["headline"], **summary["probes"]}
         known.write_text(json.dumps(results, indent=1))
     print(json.dumps(results, indent=1))
+
+
+def phantom_caches(config: Path, out: Path, studies: int, test_studies: int) -> dict[str, Path]:
+    """Caches of training and of test studies, made where they are not there yet."""
+    recipe, caches = load_recipe(config), {}
+    for name, seed, count, splits in (
+        ("train", TRAIN_SEED, studies, (0.9, 0.1, 0.0)),
+        ("test", TEST_SEED, test_studies, (0.0, 0.0, 1.0)),
+    ):
+        manifest = out / name / "manifest.jsonl"
+        if not manifest.exists():
+            write_phantoms(out / name, count, seed, splits=splits, workers=2)
+        caches[name] = out / f"cache-{name}"
+        preprocess(manifest, recipe, caches[name], workers=2)
+    return caches
 
 
 def equal_steps(arguments: argparse.Namespace, cache: Path, out: Path, minutes: float, overrides: list[str]) -> int:

@@ -13,8 +13,8 @@ from torch import nn
 
 from vol3d.config import from_tree, to_tree
 from vol3d.errors import CheckpointError, ConfigError, ModelUnavailableError
+from vol3d.model.files import load_weights
 from vol3d.model.language import BaseConfig, GenerationConfig, LanguageConfig, LanguageModel, resolve_language
-from vol3d.model.vlm import load_weights
 
 _spec = importlib.util.spec_from_file_location("language_models", Path(__file__).with_name("language_models.py"))
 assert _spec is not None

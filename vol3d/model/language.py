@@ -5,22 +5,17 @@ weights are bit-identical after training and are not stored again; LoRA adapters
 tokens are put around it without touching its code, and at the start it writes exactly what it wrote before.
 """
 
-import json
-import os
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vol3d.config import from_tree, to_tree
-from vol3d.errors import CheckpointError, ConfigError, ModelUnavailableError
-from vol3d.files import write_whole
+from vol3d.errors import ConfigError, ModelUnavailableError
+from vol3d.model.files import load_weights, read_config, save_module
 from vol3d.model.generate import DecodingSession, Generated, GenerationConfig, generate
 from vol3d.model.language_config import BaseConfig, LanguageConfig
 from vol3d.model.pretrained_decoder import PretrainedDecoder
@@ -305,13 +300,8 @@ class LanguageModel(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes language.safetensors (nothing frozen), language.json and tokenizer.json, each by atomic rename."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{uuid.uuid4().hex}.partial"
-        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in self.state_dict().items()}, partial)
-        os.replace(partial, folder / WEIGHTS)
-        write_whole(folder / CONFIG, json.dumps(to_tree(self.config), indent=2) + "\n")
-        self.tokenizer.save(folder)
+        save_module(self, self.config, folder, WEIGHTS, CONFIG)
+        self.tokenizer.save(Path(folder))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "LanguageModel":
@@ -321,18 +311,9 @@ class LanguageModel(nn.Module):
             CheckpointError: a file, a tensor or a configuration key is missing, unknown or of the wrong shape.
             ModelUnavailableError: the pretrained model below it is not here, or has other weights.
         """
-        from vol3d.model.vlm import load_weights  # that module may import this one
-
-        folder = Path(folder)
-        for name in (WEIGHTS, CONFIG):
-            if not (folder / name).is_file():
-                raise CheckpointError(f"expected {WEIGHTS} and {CONFIG} in {folder}, found no {name}")
-        try:
-            config = from_tree(LanguageConfig, json.loads((folder / CONFIG).read_text()), str(folder / CONFIG))
-        except (ConfigError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{folder / CONFIG} is no configuration of this version: {error}") from error
-        model = cls(config, load_tokenizer(folder, config))
-        load_weights(model, folder / WEIGHTS)
+        config = read_config(LanguageConfig, folder, WEIGHTS, CONFIG)
+        model = cls(config, load_tokenizer(Path(folder), config))
+        load_weights(model, Path(folder) / WEIGHTS)
         return model.eval()
 
 

@@ -7,25 +7,20 @@ reads in use is what it has learnt to read.
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vol3d.config import from_tree, to_tree
-from vol3d.errors import CheckpointError, ConfigError
-from vol3d.files import write_whole
+from vol3d.errors import ConfigError
 from vol3d.model.decoder import SharedGrounding
+from vol3d.model.files import load_weights, read_config, save_module
 from vol3d.model.generate import GenerationConfig
 from vol3d.model.language import LanguageModel, ReportTokenizer, load_tokenizer, resolve_language
 from vol3d.model.language_config import LanguageConfig
-from vol3d.model.vlm import VisionLanguageModel, load_weights
+from vol3d.model.vlm import VisionLanguageModel
 from vol3d.types import Zyx
 
 WEIGHTS, CONFIG = "reader.safetensors", "reader.json"
@@ -174,13 +169,8 @@ class StudyReader(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes reader.safetensors (nothing frozen), reader.json and tokenizer.json, each by atomic rename."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{uuid.uuid4().hex}.partial"
-        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in self.state_dict().items()}, partial)
-        os.replace(partial, folder / WEIGHTS)
-        write_whole(folder / CONFIG, json.dumps(to_tree(self.config), indent=2) + "\n")
-        self.language.tokenizer.save(folder)
+        save_module(self, self.config, folder, WEIGHTS, CONFIG)
+        self.language.tokenizer.save(Path(folder))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> StudyReader:
@@ -190,14 +180,7 @@ class StudyReader(nn.Module):
             CheckpointError: a file, a tensor or a configuration key is missing, unknown or of the wrong shape.
             ModelUnavailableError: the pretrained language model below it is not here, or has other weights.
         """
-        folder = Path(folder)
-        for name in (WEIGHTS, CONFIG):
-            if not (folder / name).is_file():
-                raise CheckpointError(f"expected {WEIGHTS} and {CONFIG} in {folder}, found no {name}")
-        try:
-            config = from_tree(ReaderConfig, json.loads((folder / CONFIG).read_text()), str(folder / CONFIG))
-        except (ConfigError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{folder / CONFIG} is no configuration of this version: {error}") from error
-        reader = cls(config, load_tokenizer(folder, config.language))
-        load_weights(reader, folder / WEIGHTS)
+        config = read_config(ReaderConfig, folder, WEIGHTS, CONFIG)
+        reader = cls(config, load_tokenizer(Path(folder), config.language))
+        load_weights(reader, Path(folder) / WEIGHTS)
         return reader.eval()

@@ -1,23 +1,17 @@
 """The vision-language model: one image encoder, frozen text from the bank, one of two fusion designs."""
 
-import json
-import os
-import uuid
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vol3d.config import from_tree, to_tree
-from vol3d.errors import CheckpointError, ConfigError
-from vol3d.files import write_whole
+from vol3d.errors import ConfigError
 from vol3d.model.alignment import Alignment, Embeddings
 from vol3d.model.decoder import ContextualGrounding, ImageDecoder, Output, SharedGrounding
 from vol3d.model.encoder import EncoderConfig, ImageEncoder, plan_encoder
+from vol3d.model.files import load_weights, read_config, save_module
 from vol3d.model.text import TextConfig, resolve_text
 from vol3d.types import Zyx, ZyxMm
 
@@ -195,13 +189,7 @@ class VisionLanguageModel(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes model.safetensors and model.json (the resolved configuration), each by atomic rename."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in self.state_dict().items()}
-        partial = folder / f".{uuid.uuid4().hex}.partial"
-        save_file(tensors, partial)
-        os.replace(partial, folder / WEIGHTS)
-        write_whole(folder / CONFIG, json.dumps(to_tree(self.config), indent=2) + "\n")
+        save_module(self, self.config, folder, WEIGHTS, CONFIG)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "VisionLanguageModel":
@@ -210,37 +198,7 @@ class VisionLanguageModel(nn.Module):
         Raises:
             CheckpointError: a file, a tensor or a configuration key is missing, unknown or of the wrong shape.
         """
-        folder = Path(folder)
-        for name in (WEIGHTS, CONFIG):
-            if not (folder / name).is_file():
-                raise CheckpointError(f"expected {WEIGHTS} and {CONFIG} in {folder}, found no {name}")
-        try:
-            config = from_tree(ModelConfig, json.loads((folder / CONFIG).read_text()), str(folder / CONFIG))
-        except (ConfigError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"{folder / CONFIG} is no configuration of this version: {error}") from error
+        config = read_config(ModelConfig, folder, WEIGHTS, CONFIG)
         model = cls(config)
-        load_weights(model, folder / WEIGHTS)
+        load_weights(model, Path(folder) / WEIGHTS)
         return model.eval()
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Copies a safetensors file into `model`; names and shapes must agree exactly.
-
-    Raises:
-        CheckpointError: they do not, or the file is damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from error
-    own = model.state_dict()
-    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    shapes = [n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape]
-    if missing or unknown or shapes:
-        first = [*missing[:2], *unknown[:2], *shapes[:2]]
-        raise CheckpointError(
-            f"{path} does not fit the model: {len(missing)} tensors missing, {len(unknown)} unknown, "
-            f"{len(shapes)} of another shape (such as {', '.join(first)}); its model.json belongs to other weights"
-        )
-    model.load_state_dict(tensors)

@@ -142,7 +142,7 @@ class RunFolder:
         write_whole(self.root / "config.yaml", dump_yaml(config))
         path = self.root / "run.json"
         starts = json.loads(path.read_text())["starts"] if step and path.is_file() else []
-        where = {name: facts[name] for name in ("ranks", "zero_stage") if name in facts}
+        where: dict[str, Any] = {name: facts[name] for name in ("ranks", "zero_stage") if name in facts}
         starts.append({"step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **where, **environment()})
         write_whole(path, json.dumps({**facts, "starts": starts}, indent=1) + "\n")
         _truncate(self.root / "log.csv", lambda line: not line[0].isdigit() or int(line.split(",")[0]) <= step)
