@@ -217,7 +217,7 @@ def train(
             typer.echo(line)
         return
     if cache is None or out is None:
-        raise ConfigError("expected --cache CACHE and --out RUN, found one of them missing; only a dry run does without")
+        raise ConfigError("expected --cache CACHE and --out RUN, found one missing; only a dry run does without")
     run_training(config, cache, out, init=init, resume=resume, overrides=set_ or [], dry_run=dry_run)
 
 

@@ -35,6 +35,9 @@ from vol3d.types import ZyxMm
 PHRASE_TOKENS, SECTION_TOKENS, ORGAN_TOKENS = 16, 128, 8
 """Tokens of a text that a plan reckons with, padded to the longest of a batch."""
 
+LOSS_MAPS = 6
+"""float32 maps of every phrase at full resolution that `mask_sums` holds at once on a GPU, for a moment."""
+
 Precision = Literal["fp32", "bf16"]
 
 
@@ -143,6 +146,8 @@ def plan_run(
 
     use = _Use(device, _precision(config.train, device, precision), segments)
     phases = [_phase("grounding", model, forward, inputs, config, world, stage, use)]
+    if device == "cuda":
+        phases[0].bytes_by_use["mask loss"] = LOSS_MAPS * 4 * math.prod(inputs["mask"][0])
     if config.read is not None:
         phases.append(_plan_reader(config.read, cells, world, stage, device, precision))
     return Plan(world, tuple(phases))
@@ -315,7 +320,7 @@ class _Use:
                 for name, held in (*call.named_parameters(), *call.named_buffers()):
                     empty = torch.empty(held.shape, dtype=held.dtype, device=self.device)
                     state[name] = empty.requires_grad_(held.requires_grad)
-                self._weights = {key: s for key, s in map(_storage, state.values())}
+                self._weights = dict(map(_storage, state.values()))
                 given = {n: torch.empty(shape, dtype=kind, device=self.device) for n, (shape, kind) in inputs.items()}
                 with (
                     _autocast(self.device, self.precision == "bf16"),
