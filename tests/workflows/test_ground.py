@@ -16,9 +16,10 @@ from preprocessing.phantom import PhantomOptions, write_phantoms
 from preprocessing.phantom_questions import questions_of
 from vol3d.cache import Cache
 from vol3d.checkpoint import Calibration
-from vol3d.data.readings import report_sections
 from vol3d.measure import diameters, slices, suv_statistics, volume_ml
 from vol3d.text.questions import score_answer
+from vol3d.text.reports import sentences
+from vol3d.text.slots import take_numbers
 from vol3d.workflows.answer import Answerer
 from vol3d.workflows.drafts import Context, Draft
 from vol3d.workflows.evidence import Evidences
@@ -75,7 +76,10 @@ TWO, FIVE, CT = "phantom-0031-000000", "phantom-0031-000001", "phantom-0032-0000
 
 
 def drafts_of(entry):
-    return [Draft(section, s) for section, texts in report_sections(entry.report).items() for s in texts]
+    """The phantom's own report, its numbers as slots."""
+    rows = [line.partition(": ")[::2] for line in entry.report["findings"].splitlines()]
+    rows += [("impression", entry.report["impression"])]
+    return [Draft(title.lower(), take_numbers(s).template) for title, text in rows for s in sentences(text)]
 
 
 @pytest.mark.parametrize("study_id", [TWO, FIVE])
@@ -164,7 +168,8 @@ def test_like_sentences_get_things_by_size_and_no_thing_is_told_twice(ask):
 def test_what_is_out_of_view_is_neither_denied_nor_claimed(ask):
     study = ask(FIVE)  # no kidneys in it, the spleen is cut
     denied, visible, outside, spleen = study.told(
-        ("kidneys", "No focal renal lesion."), ("kidneys", "No visible renal lesion."), ("kidneys", "Kidneys not included in the field of view."),
+        ("kidneys", "No focal renal lesion."), ("kidneys", "No visible renal lesion."),
+        ("kidneys", "Kidneys not included in the field of view."),
         ("spleen", "No focal splenic lesion."),
     )  # fmt: skip
     assert (denied.status, outside.status, spleen.status) == ("cannot be checked", "supported", "supported")
