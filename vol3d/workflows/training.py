@@ -15,6 +15,7 @@ from vol3d.checkpoint import RUN_CHOICES, Checkpoint, load_checkpoint, save_chec
 from vol3d.config import digest, load_yaml
 from vol3d.metrics.findings import auroc
 from vol3d.metrics.segmentation import dice
+from vol3d.model.language_base import find_base
 from vol3d.model.vlm import VisionLanguageModel
 from vol3d.train import ranks, stop
 from vol3d.train.loop import TrainResult, train
@@ -48,11 +49,14 @@ def run_training(
     """Trains, then fits thresholds on the validation split and writes them into the run's models.
 
     Raises:
+        ModelUnavailableError: the language model that the reader starts from is not on this machine.
         LeakageError: a patient stands in two splits of the cache.
         Vol3dError: what is asked does not fit together; the message says what to do.
         StoppedError: SIGTERM or SIGUSR1 came; a checkpoint is written, and the same call with resume goes on.
     """
     config = load_yaml(config_path, RunConfig, overrides)
+    if config.read is not None and config.read.model.language.base is not None:
+        find_base(config.read.model.language.base)  # to miss it now, not after days of the first phase
     recipe = load_recipe(config_path)
     cache = Cache(cache_root)
     require_no_leakage([cache_root], near_duplicates=False)
