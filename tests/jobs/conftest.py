@@ -124,7 +124,9 @@ def slurm(tmp_path_factory, program):
                 _until((folder / "munge/socket").exists, 20)
         _until(lambda: _idle(cluster, running, folder), 60)
         yield cluster
-        cluster.run("scancel", "--user", getpass.getuser())
+        for how in ("--signal=KILL", "--full"):  # a step outlives the daemon that started it
+            cluster.run("scancel", how, "--user", getpass.getuser())
+        _until(lambda: not cluster.run("squeue", "--noheader"), 90)
     finally:
         for process in reversed(running):
             process.send_signal(signal.SIGTERM)
