@@ -58,7 +58,7 @@ class Prior(Protocol):
     """An earlier study, looked at when the later one's lesions are known."""
 
     def of(self, current: Any) -> StudyLesions:
-        """Its lesions, found with the same phrases as those of the current study."""
+        """Its lesions, found as those of the current study were; masks that have to be made go beside the current's."""
         ...
 
 

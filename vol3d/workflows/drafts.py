@@ -40,6 +40,8 @@ class Draft:
     """What is claimed of `phrases`, from a writer that knows; None: it is read from the words."""
     phrases: tuple[str, ...] = ()
     """What is asked of the image in place of the sentence's own words; needed with `claim`."""
+    at_mm: tuple[float, float, float] | None = None
+    """World (x, y, z) of the thing meant, from a writer that knows which of several it is."""
 
 
 class Writer(Protocol):

@@ -100,7 +100,7 @@ def _judge(draft: Draft, statement: Statement, evidence: Evidence, known: Known,
     places = known.places(draft.sentence, statement.organs, statement.side)
     match statement.kind:
         case "present":
-            return _present(statement, evidence, known, lesions, places)
+            return _present(draft, statement, evidence, known, lesions, places)
         case "absent":
             return _absent(draft, statement, evidence, known, places)
         case "outside":
@@ -113,7 +113,7 @@ def _judge(draft: Draft, statement: Statement, evidence: Evidence, known: Known,
 
 
 def _present(
-    statement: Statement, evidence: Evidence, known: Known, lesions: Lesions, places: list[str] | None
+    draft: Draft, statement: Statement, evidence: Evidence, known: Known, lesions: Lesions, places: list[str] | None
 ) -> _Verdict:
     phrase = statement.phrase
     if phrase not in known.trained and not known.knows(statement.families, statement.organs):
@@ -137,6 +137,9 @@ def _present(
         verdict.status, verdict.reason = "contradicted", f"its mask lies on the {'/'.join(sides)} side only"
         return verdict
     chosen = evidence.parts(phrase, side)
+    if draft.at_mm is not None:
+        meant = np.array(draft.at_mm)
+        chosen = sorted(chosen, key=lambda p: float(np.linalg.norm(np.array(p.centroid_mm) - meant)))[:1]
     verdict.candidates = [n for n in dict.fromkeys(lesions.number_of(p) for p in chosen) if lesions.lesion(n)]
     if not verdict.candidates:
         verdict.reason = "its mask is smaller than a voxel of the source"

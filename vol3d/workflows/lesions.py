@@ -64,10 +64,10 @@ class Lesions:
             for old in (folder / name).glob("*.nii.gz"):
                 old.unlink()
 
-    def number_of(self, part: Part) -> int:
-        """The number of the thing that a part shows; a new one if nothing known overlaps enough."""
+    def number_of(self, part: Part, same: float = SAME_THING) -> int:
+        """The number of the thing that a part shows; a new one if nothing known has that Dice with it."""
         overlaps = [part_dice(part, known) for known in self._parts]
-        if overlaps and max(overlaps) >= SAME_THING:
+        if overlaps and max(overlaps) >= same:
             return overlaps.index(max(overlaps))
         self._parts.append(part)
         return len(self._parts) - 1

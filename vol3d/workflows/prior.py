@@ -13,6 +13,7 @@ from vol3d.config import from_tree
 from vol3d.errors import ConfigError, ManifestError
 from vol3d.workflows.change import Prior, StudyLesions, read_references, write_reference
 from vol3d.workflows.evidence import Evidences, Measurement
+from vol3d.workflows.found import things_found
 from vol3d.workflows.inputs import scratch_entry, studies_in
 from vol3d.workflows.known import Known
 from vol3d.workflows.lesions import Lesion, Lesions
@@ -44,16 +45,14 @@ class ReportedPrior:
     record: dict[str, Any]
 
     def of(self, current: Lesions) -> StudyLesions:
-        """All its lesions, told or not."""
-        return StudyLesions(
-            self.record["study_id"], self.folder, [lesion_of(r) for r in self.record["lesions"]],
-            read_references(self.folder),
-        )  # fmt: skip
+        """What was found there with the trained phrases, told or not."""
+        found = [lesion_of(r) for r in self.record["lesions"] if r["comparable"]]
+        return StudyLesions(self.record["study_id"], self.folder, found, read_references(self.folder))
 
 
 @dataclass(frozen=True)
 class RawPrior:
-    """A study to be segmented with the phrases of the current one."""
+    """A study to be segmented like the current one."""
 
     row: Row
     evidences: Evidences
@@ -68,15 +67,11 @@ class RawPrior:
         known = Known.of(self.checkpoint)
         with scratch_entry(self.row, recipe, assume_hu=self.assume_hu) as entry:
             evidence = self.evidences.of(entry)
-            asked = {t.phrase: t.side for t in known.plain}
-            asked |= {lesion.phrase: None for lesion in current.exported() if lesion.phrase not in asked}
-            evidence.ask(asked)
             templates = {n: p if p is not None and p.is_file() else None for n, p in
                          (("ct", self.row.ct), ("pet", self.row.pet))}  # fmt: skip
             lesions = Lesions(evidence, folder, templates)
-            for phrase, side in asked.items():
-                for part in evidence.parts(phrase, side):
-                    lesions.lesion(lesions.number_of(part))
+            for found in things_found(known, evidence):
+                lesions.lesion(lesions.number_of(found.part, 1.0))
             write_reference(entry, folder)
             return StudyLesions(entry.study_id, folder, lesions.exported(), read_references(folder))
 

@@ -18,6 +18,7 @@ from vol3d.workflows.asking import Asker
 from vol3d.workflows.change import ChangeError, Prior, StudyLesions, compare, read_references, write_reference
 from vol3d.workflows.drafts import Context, Writer
 from vol3d.workflows.evidence import UNITS, Evidence, Evidences
+from vol3d.workflows.found import things_found
 from vol3d.workflows.ground import IMPRESSION, Grounded, ground
 from vol3d.workflows.inputs import studies_in
 from vol3d.workflows.known import Known
@@ -29,6 +30,9 @@ from vol3d.workflows.scoring import Ask
 from vol3d.workflows.studies import BatchSummary, each_study, record_of
 from vol3d.workflows.technique import technique
 from vol3d.workflows.template_writer import TemplateWriter, impression_of, title
+
+SAME_MASK = 0.95
+"""Dice from which on a mask under a trained phrase is the one already exported for a sentence."""
 
 
 def report(
@@ -122,9 +126,10 @@ class Reporter:
         lesions = Lesions(evidence, folder, {"ct": _template(row.ct), "pet": _template(row.pet)})
         told = ground(drafts, evidence, self.known, lesions)
         told = _with_impression(told, evidence, self.known, lesions)
-        for thing in self.known.plain:  # what was found and not told is kept: a later study is compared with it
-            for part in evidence.parts(thing.phrase, thing.side):
-                lesions.lesion(lesions.number_of(part))
+        same = {}  # found with the trained phrases alone, told or not: what a later study is compared with
+        for found in things_found(self.known, evidence):
+            if (lesion := lesions.lesion(lesions.number_of(found.part, SAME_MASK))) is not None:
+                same[lesion.id] = lesion
         write_reference(entry, folder)
         mentioned = {lesion.id for g in told if g.status == "supported" for lesion in g.lesions}
         record: dict[str, Any] = {
@@ -134,7 +139,9 @@ class Reporter:
             "context": {k: v for k, v in asdict(context).items() if v and k != "prior_report"},
             "technique": technique(entry, row),
             "sentences": [_sentence(g) for g in told],
-            "lesions": [{**f.record(), "mentioned": f.id in mentioned} for f in lesions.exported()],
+            "lesions": [
+                {**f.record(), "mentioned": f.id in mentioned, "comparable": f.id in same} for f in lesions.exported()
+            ],
             "units": UNITS,
             "change": None,
             "not_assessed": _not_assessed(told, evidence, self.known),
@@ -142,7 +149,7 @@ class Reporter:
         refused = ""
         if prior is not None:
             try:
-                now = StudyLesions(entry.study_id, folder, lesions.exported(), read_references(folder))
+                now = StudyLesions(entry.study_id, folder, list(same.values()), read_references(folder))
                 record["change"] = compare(now, prior.of(lesions))
             except ChangeError as error:
                 refused = str(error)
@@ -164,7 +171,7 @@ def _with_impression(told: list[Grounded], evidence: Evidence, known: Known, les
     if any(g.draft.section == IMPRESSION for g in supported):
         return told
     with_pet = "pet" in evidence.entry.images
-    drafts = [impression_of(g.phrases[0], with_pet) for g in supported if g.lesions and len(g.phrases) == 1]
+    drafts = [impression_of(g.phrases[0], with_pet, g.lesions[0].centroid_mm) for g in supported if g.lesions]
     return told + ground(drafts, evidence, known, lesions)
 
 

@@ -7,23 +7,17 @@ structure that is not seen is told to be out of view. All of it is checked again
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from vol3d.cache import Entry
 from vol3d.text.organs import SIDES
-from vol3d.text.statements import FOCAL, NODE, SideWord
+from vol3d.text.statements import SideWord
 from vol3d.workflows.drafts import Context, Draft
-from vol3d.workflows.evidence import SAME_THING, Evidence, Evidences, Part, shared_voxels
+from vol3d.workflows.evidence import Evidence, Evidences
+from vol3d.workflows.found import Found, things_found
 from vol3d.workflows.ground import IMPRESSION
-from vol3d.workflows.known import WITNESSES, Known, Thing
+from vol3d.workflows.known import WITNESSES, Known
 
 _TITLES = {"lung": "lungs", "kidney": "kidneys", "bone": "bones", "soft_tissue": "soft tissues", "adrenal": "adrenals"}
-
-
-@dataclass(frozen=True)
-class _Found:
-    thing: Thing
-    part: Part
 
 
 class TemplateWriter:
@@ -43,12 +37,12 @@ class TemplateWriter:
         evidence.ask([*(t.phrase for t in known.plain), *known.sites.values()])
         if not known.plain:
             return [self._structure(site, entry) for site in known.sites.values() if evidence.present(site)]
-        found = self._found(evidence)
+        found = things_found(known, evidence)
         organs = sorted({t.organ for t in known.plain}, key=_order)
         drafts: list[Draft] = []
         for organ in organs:
             here = [f for f in found if f.thing.organ == organ]
-            drafts += [self._told(f.thing, entry, title(organ)) for f in here]
+            drafts += [self._told(f, entry, title(organ)) for f in here]
             if organ is not None or len(organs) == 1:
                 drafts += self._rest(organ, {f.thing.side for f in here}, evidence)
         return drafts + self._impression(found, entry)
@@ -57,37 +51,15 @@ class TemplateWriter:
         """Nothing: what rules and measurement can answer is answered without a writer (`vol3d.workflows.answer`)."""
         return ""
 
-    def _found(self, evidence: Evidence) -> list[_Found]:
-        """Every thing once, under the phrase that says the most of it.
-
-        Of one organ the one that names a side or a kind, of several organs the likeliest; one without a place last.
-        """
-        plain = self.known.plain
-        finer = {(t.organ, "side") for t in plain if t.side in SIDES} | {
-            (t.organ, "node") for t in plain if t.kind == NODE
-        }
-
-        def rank(thing: Thing) -> tuple[bool, bool, float]:
-            coarse = (thing.side not in SIDES and (thing.organ, "side") in finer) or (
-                thing.kind == FOCAL and (thing.organ, "node") in finer
-            )
-            return thing.organ is None, coarse, -evidence.probability(thing.phrase)
-
-        out: list[_Found] = []
-        for thing in sorted(plain, key=rank):
-            for part in evidence.parts(thing.phrase, thing.side):
-                if all(shared_voxels(part, f.part) < SAME_THING * min(part.voxels, f.part.voxels) for f in out):
-                    out.append(_Found(thing, part))
-        return out
-
-    def _told(self, thing: Thing, entry: Entry, section: str) -> Draft:
+    def _told(self, found: Found, entry: Entry, section: str) -> Draft:
         series = "ct" if "ct" in entry.images else "pet"
         uptake = ", SUVmax <suv_max_1>" if "pet" in entry.images else ""
         sentence = (
-            f"{_capital(thing.phrase)}, longest diameter <size_1>, volume <volume_1>{uptake} "
+            f"{_capital(found.thing.phrase)}, longest diameter <size_1>, volume <volume_1>{uptake} "
             f"(largest on {series} slice <slice_1>, z = <z_1>)."
         )
-        return Draft(section, sentence, claim="present", phrases=(thing.phrase,))
+        phrases = (found.thing.phrase,)
+        return Draft(section, sentence, claim="present", phrases=phrases, at_mm=found.part.centroid_mm)
 
     def _structure(self, site: str, entry: Entry) -> Draft:
         series = "ct" if "ct" in entry.images else "pet"
@@ -127,19 +99,20 @@ class TemplateWriter:
             drafts.insert(0, Draft(section, f"No {sentence}", claim="absent", phrases=phrases))
         return drafts
 
-    def _impression(self, found: Sequence[_Found], entry: Entry) -> list[Draft]:
+    def _impression(self, found: Sequence[Found], entry: Entry) -> list[Draft]:
         if not found:
             sentence = "None of the findings that are looked for is seen in the imaged region."
             return [Draft(IMPRESSION, sentence, claim="absent", phrases=tuple(t.phrase for t in self.known.plain))]
         return [
-            impression_of(f.thing.phrase, "pet" in entry.images) for f in sorted(found, key=lambda f: -f.part.voxels)
+            impression_of(f.thing.phrase, "pet" in entry.images, f.part.centroid_mm)
+            for f in sorted(found, key=lambda f: -f.part.voxels)
         ]
 
 
-def impression_of(phrase: str, with_pet: bool) -> Draft:
-    """One line of an impression about one thing."""
+def impression_of(phrase: str, with_pet: bool, at_mm: tuple[float, float, float]) -> Draft:
+    """One line of an impression about the thing there."""
     uptake = ", SUVmax <suv_max_1>" if with_pet else ""
-    return Draft(IMPRESSION, f"{_capital(phrase)}, <size_1>{uptake}.", claim="present", phrases=(phrase,))
+    return Draft(IMPRESSION, f"{_capital(phrase)}, <size_1>{uptake}.", claim="present", phrases=(phrase,), at_mm=at_mm)
 
 
 def title(organ: str | None) -> str:
