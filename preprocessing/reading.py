@@ -76,8 +76,8 @@ def read_image(
 
 
 def read_mask(path: Path, *, value: int | tuple[int, ...] | None = None, channel: int | None = None) -> Reading:
-    """Reads a NIfTI mask: members are the voxels of 1, those of `value` (one or several) in a file of several labels, or
-    all that are not 0 in one channel of a 4D file (`preprocessing.read_channel`).
+    """Reads a NIfTI mask: members are the voxels of 1, those of `value` (one or several) in a file of several labels,
+    or all that are not 0 in one channel of a 4D file (`preprocessing.read_channel`).
 
     Raises:
         ReadError: not one readable volume of whole numbers, or several labels and no `value`; `GeometryError` as above.
