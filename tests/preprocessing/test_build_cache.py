@@ -190,7 +190,7 @@ def test_sigkill_leaves_no_broken_entry(tmp_path):
     killed_midway = 0
     for extra in (0.0, 0.2):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300  # a busy machine; what matters is that it starts at all
         started = len(list((tmp_path / "cache").glob("studies/*"))) if (tmp_path / "cache").exists() else 0
         while len(list((tmp_path / "cache").glob("studies/*"))) <= started and process.poll() is None:
             assert time.monotonic() < deadline
