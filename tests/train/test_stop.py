@@ -121,6 +121,22 @@ def test_a_validation_is_broken_off_and_made_up_for(cache, tmp_path):
     assert [v["step"] for v in validations(out)] == [2, 3]
 
 
+def test_a_signal_while_the_ranks_talk_is_not_lost(monkeypatch):
+    whole = stop.ranks.gather_numbers
+
+    def interrupted(values):
+        found = whole(values)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    stop.ranks.join()
+    with stop.listening(), stop.held():
+        with monkeypatch.context() as patch:
+            patch.setattr(stop.ranks, "gather_numbers", interrupted)
+            assert stop.agree() == 0
+        assert stop.agree() == signal.SIGTERM
+
+
 def listen_and_be_signalled():
     with stop.listening():
         os.kill(os.getpid(), signal.SIGUSR1)

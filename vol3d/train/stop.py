@@ -108,9 +108,10 @@ def asked() -> int:
 
 
 def agree() -> int:
-    """`asked` of all ranks together; all must call it."""
-    _now.signal = int(ranks.gather_numbers([float(_now.signal)]).max())
-    return _now.signal
+    """`asked` of all ranks together; all must call it. What comes while they talk is for the next time."""
+    agreed = int(ranks.gather_numbers([float(_now.signal)]).max())
+    _now.signal = max(_now.signal, agreed)
+    return agreed
 
 
 def requeue(environ: Mapping[str, str] | None = None) -> None:
