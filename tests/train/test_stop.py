@@ -178,7 +178,7 @@ def wait_for(process, found, seconds=120):
 def test_all_processes_of_a_run_signalled_as_slurm_does(cache, tmp_path):
     """Those that read data go on reading; the second signal ends a run that is writing a checkpoint."""
     out, whole = tmp_path / "run", tmp_path / "whole"
-    train(job.config(steps=8), cache.root, whole)
+    uninterrupted = start(cache, whole, "steps=8", "workers=2")
     process = start(cache, out, "steps=8", "workers=2", "pause=0.3")
     wait_for(process, lambda: (out / "checkpoints/step-000002").exists())
     os.killpg(process.pid, signal.SIGTERM)
@@ -199,5 +199,8 @@ def test_all_processes_of_a_run_signalled_as_slurm_does(cache, tmp_path):
     assert "second signal: ended at once" in process.stderr.read()
     assert begun.exists()
 
-    train(job.config(steps=8), cache.root, out, resume="auto")
-    assert losses(out) == pytest.approx(losses(whole), abs=1e-6)
+    # All in processes of their own: one that has trained before may differ in the last bit, which AdamW makes a step.
+    for last in (uninterrupted, start(cache, out, "steps=8", "workers=2")):
+        _, errors = last.communicate(timeout=120)
+        assert last.returncode == 0, errors
+    assert losses(out) == losses(whole)
