@@ -31,7 +31,12 @@ TIMED_STEPS = 30
 RUNS = {
     "shared": [],
     "no_prompt": ["model.text_ablation=true"],
-    "contextual": ["model.fusion=contextual", "data.phrases_per_patch=4"],
+    "contextual": [
+        "model.fusion=contextual",
+        "model.proposals=false",
+        "task.proposal_weight=0",
+        "data.phrases_per_patch=4",
+    ],
 }
 """What each run sets differently."""
 

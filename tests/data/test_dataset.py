@@ -104,6 +104,22 @@ def test_listed_absence_is_a_negative_and_unfilled_places_give_no_loss(make_cach
             assert sample.mask_PZYX[at].sum() == 0
 
 
+def test_findings_are_told_apart_whatever_is_asked(make_cache, make_study, make_mask):
+    large = make_mask("mass", ("mass",), (4, 4, 4), (16, 16, 16), finding_id="f1")
+    small = make_mask("node", ("node",), (20, 4, 4), (24, 8, 8), finding_id="f2")
+    both = make_mask("both", ("lesions",), (4, 4, 4), (24, 16, 16), finding_id="f1+f2")  # covers what lies between
+    organ = make_mask("liver", ("liver",), (0, 0, 0), (40, 40, 40), label="liver")
+    cache = make_cache(make_study("a", masks=[small, large, both, organ]))
+    dataset = plain(cache, with_(findings_apart=True, patch_size=(48, 48, 48), phrases_per_patch=1))
+    for i in range(4):
+        number_ZYX = dataset[i].finding_ZYX
+        assert number_ZYX.dtype == torch.uint8
+        assert torch.bincount(number_ZYX.flatten().long()).tolist()[1:] == [
+            20 * 12 * 12 - 12**3 - 4**3, 12**3, 4**3,
+        ]  # fmt: skip
+    assert plain(cache)[0].finding_ZYX is None
+
+
 def test_presence_needs_a_share_of_the_mask(make_cache, make_study, make_mask):
     small = make_mask("small", ("small",), (20, 20, 20), (22, 22, 22))  # 8 voxels: one of them is 10 %
     large = make_mask("large", ("large",), (0, 0, 24), (40, 44, 48))

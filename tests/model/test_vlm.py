@@ -16,12 +16,15 @@ from vol3d.model.text import TextConfig
 from vol3d.model.vlm import ModelConfig, Output, VisionLanguageModel, resolve_model
 
 PATCH = (16, 24, 16)
-DESIGNS = ["shared", "contextual"]
+DESIGNS = ["shared", "contextual", "proposals"]
+"""`proposals`: `shared` with them."""
 
 
 def small(fusion: str, **changes: object) -> ModelConfig:
     encoder = EncoderConfig(features=(4, 6, 8, 10), blocks=(1, 1, 1, 1), strides=_S, kernel_sizes=((3, 3, 3),) * 4)
     text = TextConfig(width=12, revision="0" * 16)
+    if fusion == "proposals":
+        fusion, changes = "shared", {"proposals": True, **changes}
     return ModelConfig(fusion=fusion, width=8, heads=2, in_channels=3, encoder=encoder, text=text, **changes)  # type: ignore[arg-type]
 
 
@@ -120,7 +123,8 @@ def test_gradient_reaches_every_parameter(fusion: str, dtype: torch.dtype) -> No
     image = torch.nn.functional.interpolate(image, scale_factor=2)
     with torch.autocast("cpu", dtype=dtype, enabled=dtype is torch.bfloat16):
         output = model(image, tokens, mask & torch.tensor([[True], [True], [False]]))
-    (sum(x.float().square().mean() for x in output.logits) + output.presence_BP.float().square().mean()).backward()
+    maps = [*output.logits, *output.proposals]
+    (sum(x.float().square().mean() for x in maps) + output.presence_BP.float().square().mean()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
@@ -173,6 +177,8 @@ def test_configuration_is_checked_and_resolved() -> None:
         resolve_model(replace(config, in_channels=4), in_channels=5, patch_size=(16,) * 3, spacing_mm=(2.0,) * 3)
     with pytest.raises(ConfigError, match="fusion_levels"):
         ModelConfig(fusion_levels=(3, 1))
+    with pytest.raises(ConfigError, match="proposals with the fusion shared alone"):
+        ModelConfig(fusion="contextual", proposals=True)
     with pytest.raises(ConfigError, match="heads divide"):
         ModelConfig(width=10, heads=4)
 

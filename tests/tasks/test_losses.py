@@ -6,7 +6,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from vol3d.errors import ConfigError
-from vol3d.tasks.losses import MaskLossConfig, level_loss, mask_loss, mean_over_samples, pool_target, presence_loss
+from vol3d.tasks.losses import (
+    MaskLossConfig,
+    level_loss,
+    mask_loss,
+    mean_over_samples,
+    pool_target,
+    presence_loss,
+    proposal_loss,
+)
 
 CONFIG = MaskLossConfig()
 
@@ -20,7 +28,9 @@ def case() -> tuple[list[Tensor], Tensor, Tensor]:
     return logits, mask, torch.tensor([[True, True, True], [True, False, False]])
 
 
-def naive(logits: list[Tensor], mask: Tensor, known: Tensor, config: MaskLossConfig) -> Tensor:
+def naive(
+    logits: list[Tensor], mask: Tensor, known: Tensor, config: MaskLossConfig, finding: Tensor | None = None
+) -> Tensor:
     samples = []
     for b in range(2):
         phrases = []
@@ -39,6 +49,9 @@ def naive(logits: list[Tensor], mask: Tensor, known: Tensor, config: MaskLossCon
                 else:
                     voxels = s.sum() * (mask[b, p].numel() / x.numel())
                     value = value + config.false_positive * voxels / (voxels + config.false_positive_voxels)
+                if finding is not None:
+                    rival = functional.max_pool3d((finding[b : b + 1] > 0).float(), window)[0] - target > 0
+                    value = value - config.rivals * torch.log(1 - s[rival]).mean() if rival.any() else value
                 total = total + value * config.level_decay**level / 1.75
             phrases.append(total)
         samples.append(torch.stack(phrases).mean())
@@ -52,6 +65,34 @@ def test_fast_path_equals_a_loop_forward_and_backward(config: MaskLossConfig) ->
     torch.testing.assert_close(fast, slow, atol=1e-6, rtol=1e-5)
     for a, b in zip(torch.autograd.grad(fast, logits), torch.autograd.grad(slow, logits), strict=True):
         torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-4)
+
+
+def test_rivals_equal_a_loop_forward_and_backward() -> None:
+    logits, mask, known = case()
+    finding = (torch.rand(2, 8, 8, 8, generator=torch.Generator().manual_seed(2)) > 0.8).to(torch.uint8) * 3
+    config = MaskLossConfig(inside=0.5, rivals=0.8)
+    fast, slow = mask_loss(logits, mask, known, config, finding), naive(logits, mask, known, config, finding)
+    torch.testing.assert_close(fast, slow, atol=1e-6, rtol=1e-5)
+    for a, b in zip(torch.autograd.grad(fast, logits), torch.autograd.grad(slow, logits), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-4)
+    assert mask_loss(logits, mask, known, config, torch.zeros_like(finding)) < fast
+
+
+def test_proposals_weigh_every_finding_alike() -> None:
+    finding = torch.zeros(1, 4, 4, 4, dtype=torch.uint8)
+    finding[0, 0, 0, 0], finding[0, 2:, 2:, 2:] = 1, 2  # 1 voxel, 8 voxels
+    logit = torch.full((1, 1, 4, 4, 4), 0.0)
+    config = MaskLossConfig(dice=0, bce=0, false_positive=0, inside=9, rivals=9)
+    for missed in ((finding == 1), (finding == 2)):
+        x = logit.masked_fill(missed[:, None], -5.0)
+        # the missed one: ln(1 + e^5), the other ln 2
+        assert proposal_loss([x], finding, config).item() == pytest.approx((5.006715 + 0.693147) / 2, abs=1e-5)
+    assert proposal_loss([logit], torch.zeros_like(finding), config).item() == 0
+    halves = [logit, torch.zeros(1, 1, 2, 2, 2)]  # every coarse voxel with a finding counts as one
+    # Dice 2 * 4.5 / (32 + 9) at the first level, 2 * 1 / (4 + 2) at the second; both findings at ln 2
+    expected = 0.693147 + (1 - 9 / 41 + 1 - 2 / 6) / 2
+    config = MaskLossConfig(bce=0, false_positive=0)
+    assert proposal_loss(halves, finding, config).item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_by_hand() -> None:

@@ -26,6 +26,7 @@ def scene() -> SimpleNamespace:
         known_BP=torch.ones(1, 3, dtype=torch.bool),
         tokens_BPTE=torch.randn(1, 3, 4, 12, generator=generator),
         token_mask_BPT=torch.ones(1, 3, 4, dtype=torch.bool),
+        finding_BZYX=mask[:, 0] + 2 * mask[:, 1],
     )
 
 
@@ -50,6 +51,28 @@ def test_learns_which_box_the_words_mean_and_that_one_is_absent(fusion: str) -> 
     answer = model(batch.image_BCZYX, batch.tokens_BPTE, batch.token_mask_BPT).logits[0] > 0
     assert not (answer[0, 0] & answer[0, 1]).any()
     assert not answer[0, 2].any()
+
+
+def test_proposals_show_both_boxes_whatever_is_asked() -> None:
+    torch.manual_seed(0)
+    strides = ((1, 1, 1), (2, 2, 2), (2, 2, 2))
+    encoder = EncoderConfig(features=(8, 12, 16), blocks=(1, 1, 1), strides=strides, kernel_sizes=((3, 3, 3),) * 3)
+    model = VisionLanguageModel(
+        ModelConfig(width=16, in_channels=1, encoder=encoder, text=TextConfig(width=12), proposals=True)
+    )
+    batch, task = scene(), SegmentTask(SegmentConfig(mask_weight=0, presence_weight=0, proposal_weight=2.0))
+    first = task.training_forward(model, batch)["proposal_loss"].item()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(30):
+        loss = task.training_forward(model, batch)["proposal_loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found = model(batch.image_BCZYX, batch.tokens_BPTE, batch.token_mask_BPT).proposals
+    assert [tuple(x.shape) for x in found] == [(1, 1, 16, 16, 16), (1, 1, 8, 8, 8), (1, 1, 4, 4, 4)]
+    answer, truth = found[0][0, 0] > 0, batch.finding_BZYX[0] > 0
+    assert 2 * (answer & truth).sum() / (answer.sum() + truth.sum()) > 0.9
+    assert loss.item() < 0.2 * first
 
 
 def test_weights_scale_the_losses() -> None:

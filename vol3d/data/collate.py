@@ -52,6 +52,8 @@ class Batch:
     phrases: tuple[tuple[str, ...], ...]
     index: Tensor
     """int64 [B], the sample numbers."""
+    finding_BZYX: Tensor | None = None
+    """uint8: 0, or the number of the finding there is."""
     contrast: ContrastBatch | None = None
 
     def __getitem__(self, name: str) -> Any:
@@ -86,6 +88,7 @@ class Collate:
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """One batch of samples with equally many phrases and equally large patches."""
         phrases = tuple(s.phrases for s in samples)
+        findings = [s.finding_ZYX for s in samples if s.finding_ZYX is not None]
         tokens, mask = self.tokens.batch(phrases)
         return Batch(
             image_BCZYX=torch.stack([s.image_CZYX for s in samples]),
@@ -97,6 +100,7 @@ class Collate:
             study_ids=tuple(s.study_id for s in samples),
             phrases=phrases,
             index=torch.tensor([s.index for s in samples], dtype=torch.int64),
+            finding_BZYX=torch.stack(findings) if findings else None,
             contrast=self._contrast(samples),
         )
 

@@ -59,6 +59,9 @@ class DataConfig(WordConfig):
     """Of the further questions about masks: those about a mask that reaches the patch, if there is one."""
     finding_fraction: float = 0.5
     """Of the questions about masks: those about findings, in studies that have masks of findings and of others."""
+    findings_apart: bool = False
+    """Each patch also brings a map of all findings, asked for or not. Only for data in which every finding has a mask:
+    what has none counts as no finding."""
     presence_voxels: int = 32
     """A phrase counts as present in the patch from this many voxels on, or from `presence_share` of its mask on,
     whichever is less; with fewer, but some, it has no presence target."""
@@ -147,6 +150,8 @@ class PatchDataset(Dataset[Sample]):
         start, questions = self._choose(rng, study, opened)
         motion = self._draw_motion(rng, questions, opened.entry)
         names = dict.fromkeys(m.name for q in questions if q for m in q.masks)
+        findings = _findings(study) if self.config.findings_apart else []
+        names |= dict.fromkeys(findings)
         reader = PatchReader(opened, start, self.config.patch_size, motion, names)
         shown = self._shown(rng, opened.entry)
         image_CZYX = reader.image(rng, self.config.channels, self.augmentation, shown)
@@ -161,6 +166,7 @@ class PatchDataset(Dataset[Sample]):
             mask_PZYX=mask_PZYX,
             present_P=torch.tensor(present, dtype=torch.float32),
             known_P=torch.tensor(known, dtype=torch.bool),
+            finding_ZYX=self._number(findings, reader) if self.config.findings_apart else None,
         )
         return self._words.add(sample, study, opened, start, motion) if self._words else sample
 
@@ -220,6 +226,13 @@ class PatchDataset(Dataset[Sample]):
                     target |= mask
         return mask_PZYX
 
+    def _number(self, findings: list[str], reader: PatchReader) -> Tensor:
+        number_ZYX = torch.zeros(self.config.patch_size, dtype=torch.uint8)
+        for number, name in enumerate(findings, 1):
+            if (mask := reader.mask(name)) is not None:
+                number_ZYX[mask] = number
+        return number_ZYX
+
     def _targets(
         self, questions: list[Question | None], mask_PZYX: Tensor, covered: dict[str, float]
     ) -> tuple[list[float], list[bool]]:
@@ -265,3 +278,9 @@ class PatchDataset(Dataset[Sample]):
                 self._opened.popitem(last=False)
         self._opened.move_to_end(key)
         return self._opened[key]
+
+
+def _findings(study: StudyRecord) -> list[str]:
+    """Masks of findings, larger ones first, so that each voxel is left to the smallest; at most 255, the smallest."""
+    masks = sorted((m for m in study.masks if m.finding_id is not None), key=lambda m: -m.voxels)
+    return [m.name for m in masks[-255:]]

@@ -26,5 +26,7 @@ class Sample:
     """float32: 1 the phrase is in this patch, 0 it is not, nan unknown or too little of it: no presence loss."""
     known_P: Tensor
     """bool: False where the mask is unknown here (or the phrase only fills up the list): no mask loss."""
+    finding_ZYX: Tensor | None = None
+    """uint8: 0, or the number of the finding there is, if the run asks for it."""
     contrast: Contrast | None = None
     """Section texts to contrast the image with, if the run asks for them."""

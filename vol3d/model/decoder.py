@@ -27,6 +27,8 @@ class Output(NamedTuple):
     """[B, P, Z', Y', X'] each, full resolution first, then coarser ones for deep supervision."""
     presence_BP: Tensor
     """Logit that the phrase is present in this field of view."""
+    proposals: Sequence[Tensor] = ()
+    """[B, 1, Z', Y', X'] each, full resolution first: logits that any finding is there, whatever the phrase."""
 
 
 class ImageDecoder(nn.Module):
@@ -111,32 +113,48 @@ class SharedGrounding(nn.Module):
         width: of text, queries and phrase features.
         heads: of the attention.
         levels: the two stages at which voxels attend to tokens, coarser first.
+        proposals: also say where any finding is, and let phrases choose among these places at every scale used here.
     """
 
     def __init__(
-        self, config: EncoderConfig, in_channels: int, text_width: int, width: int, heads: int, levels: tuple[int, int]
+        self,
+        config: EncoderConfig,
+        in_channels: int,
+        text_width: int,
+        width: int,
+        heads: int,
+        levels: tuple[int, int],
+        *,
+        proposals: bool = False,
     ) -> None:
         super().__init__()
         self.levels = levels
         self.total_strides = config.total_strides
         self.text = TextAdapter(text_width, width)
-        self.lateral = nn.ModuleList([nn.Conv3d(config.features[n] + in_channels, width, 1) for n in levels])
+        joined = [n + in_channels + proposals for n in config.features]
+        self.lateral = nn.ModuleList([nn.Conv3d(joined[n], width, 1) for n in levels])
         self.fuse = nn.ModuleList([GatedFusion(width, width, width, heads) for _ in levels])
         self.mix = nn.ModuleList([Mix(width, width, 3), Mix(width, width // 2, 1)])
         self.score = nn.ModuleList([_score(width, EMPTY_LOGIT), _score(width, 0.0)])
-        self.sizes = [n for level in reversed(range(levels[1])) for n in (1, config.features[level] + in_channels)]
+        self.sizes = [n for level in reversed(range(levels[1])) for n in (1, joined[level])]
         self.weights = nn.Sequential(nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, sum(self.sizes)))
         self.presence = PresenceHead(levels[0] + 1, width, width, width, width)
+        self.proposals = Proposals([n - 1 for n in joined[: levels[0] + 1]]) if proposals else None
 
     def prepare(self, features: Sequence[Tensor], image_BCZYX: Tensor) -> list[Tensor]:
-        """What no phrase changes: laterals at `levels`; then, coarse to fine, features and image of finer levels."""
+        """What no phrase changes: laterals at `levels`; then, coarse to fine, features and image of finer levels; then
+        the logits of the proposals, finest first."""
         images = [
             functional.avg_pool3d(image_BCZYX, stride) if level else image_BCZYX
             for level, stride in enumerate(self.total_strides[: self.levels[0] + 1])
         ]
         joined = [torch.cat([f, i.to(f.dtype)], dim=1) for f, i in zip(features, images, strict=False)]
+        proposed = self.proposals(joined) if self.proposals is not None else []
+        if proposed:
+            # detached: what the phrases make of a proposal does not change what it says
+            joined = [torch.cat([x, torch.sigmoid(y.detach())], dim=1) for x, y in zip(joined, proposed, strict=True)]
         prepared = [lateral(joined[n]) for lateral, n in zip(self.lateral, self.levels, strict=True)]
-        return prepared + joined[: self.levels[1]][::-1]
+        return prepared + joined[: self.levels[1]][::-1] + proposed
 
     def forward(self, prepared: Sequence[Tensor], tokens_BPTE: Tensor, mask_BPT: Tensor) -> Output:
         """Logits, full resolution first."""
@@ -161,12 +179,34 @@ class SharedGrounding(nn.Module):
             .split(self.sizes, dim=-1)
         )
         logits = [y.unflatten(0, (-1, phrases)).squeeze(2) for y in (logit, coarse)]
-        for n, fine in enumerate(prepared[2:]):
+        fine_end = 2 + self.levels[1]
+        for n, fine in enumerate(prepared[2:fine_end]):
             logits.insert(0, refine(logits[0], fine, *weights[2 * n : 2 * n + 2]))
-        return Output(logits, self.presence(logits, pooled_BD, context_BD, text_BD, phrases))
+        presence_BP = self.presence(logits, pooled_BD, context_BD, text_BD, phrases)
+        return Output(logits, presence_BP, prepared[fine_end:])
 
     def _meet(self, level: int, voxels_BND: Tensor, like: Tensor, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         return self.mix[level](self.fuse[level](voxels_BND, tokens_BTD, mask_BT), like)
+
+
+class Proposals(nn.Module):
+    """Where any finding is: from the features of each stage, each finer logit on top of the coarser one.
+
+    Words alone teach slowly what a lesion looks like: each says it of a few voxels, and "what is hot" already answers
+    many of them. This head is told about every finding of every patch.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.score = nn.ModuleList([nn.Conv3d(n, 1, 1) for n in channels])
+        nn.init.constant_(self.score[-1].bias, EMPTY_LOGIT)  # type: ignore[arg-type]
+
+    def forward(self, joined: Sequence[Tensor]) -> list[Tensor]:
+        """[B, 1, Z', Y', X'] each, finest first, of the stages' features, finest first."""
+        logits = [self.score[-1](joined[-1])]
+        for score, x in zip(reversed(self.score[:-1]), reversed(joined[:-1]), strict=True):
+            logits.insert(0, score(x) + upsample(logits[0], x))
+        return logits
 
 
 class ContextualGrounding(nn.Module):

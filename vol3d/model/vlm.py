@@ -39,6 +39,9 @@ class ModelConfig:
     """Recompute encoder and decoder stages in the backward pass: less memory, about a third more time."""
     in_channels: int = 0
     """Image channels; 0: the count of the channel configuration."""
+    proposals: bool = False
+    """`shared` alone: also learn where any finding is, as one more channel for the phrases; with `task.proposal_weight`
+    and `data.findings_apart`."""
     alignment_width: int = 0
     """Width of the vectors by which images and texts are compared; 0: no such head."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -51,6 +54,8 @@ class ModelConfig:
             raise ConfigError(f"model: expected a width that heads divide, found {self.width} and {self.heads}")
         if self.alignment_width < 0:
             raise ConfigError(f"model: expected alignment_width of at least 0, found {self.alignment_width}")
+        if self.proposals and self.fusion != "shared":
+            raise ConfigError(f"model: expected proposals with the fusion shared alone, found them with {self.fusion}")
         if len(self.encoder.features) < 3:
             raise ConfigError(f"model: expected at least 3 encoder stages, found {len(self.encoder.features)}")
         coarse, fine = self.levels
@@ -103,7 +108,13 @@ class VisionLanguageModel(nn.Module):
         if config.fusion == "shared":
             self.decoder = ImageDecoder(config.encoder, checkpointing=checkpointing)
             self.grounding = SharedGrounding(
-                config.encoder, config.in_channels, config.text.width, config.width, config.heads, config.levels
+                config.encoder,
+                config.in_channels,
+                config.text.width,
+                config.width,
+                config.heads,
+                config.levels,
+                proposals=config.proposals,
             )
         else:
             self.grounding = ContextualGrounding(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vol3d.errors import ConfigError
-from vol3d.tasks.losses import MaskLossConfig, mask_loss, presence_loss
+from vol3d.tasks.losses import MaskLossConfig, mask_loss, presence_loss, proposal_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +18,13 @@ class SegmentConfig:
     """Of the mask loss."""
     presence_weight: float = 0.3
     """Of the presence loss."""
+    proposal_weight: float = 0.0
+    """Of the proposals' loss; above 0 exactly with `model.proposals`."""
     mask: MaskLossConfig = field(default_factory=MaskLossConfig)
     """Terms of the mask loss."""
 
     def __post_init__(self) -> None:
-        if min(self.mask_weight, self.presence_weight) < 0:
+        if min(self.mask_weight, self.presence_weight, self.proposal_weight) < 0:
             raise ConfigError("task: expected weights of at least 0")
 
 
@@ -33,7 +35,8 @@ class SegmentTask:
         self.config = config
 
     def training_forward(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        """`mask_loss` and `presence_loss`, weighted; `dice` of present phrases and `presence_accuracy` to watch.
+        """`mask_loss`, `presence_loss` and, of a model with proposals, `proposal_loss`, all weighted; `dice` of present
+        phrases and `presence_accuracy` to watch.
 
         Args:
             model: called as ``model(image_BCZYX, tokens_BPTE, token_mask_BPT)``, returns an `Output`.
@@ -43,10 +46,14 @@ class SegmentTask:
 
     def losses(self, output: Any, batch: Any) -> dict[str, Tensor]:
         """Of a model's `Output`; see `training_forward`."""
-        known_BP = batch.known_BP.bool()
+        known_BP, losses = batch.known_BP.bool(), {}
+        if output.proposals:
+            proposed = proposal_loss(output.proposals, batch.finding_BZYX, self.config.mask)
+            losses["proposal_loss"] = self.config.proposal_weight * proposed
         return {
+            **losses,
             "mask_loss": self.config.mask_weight
-            * mask_loss(output.logits, batch.mask_BPZYX, known_BP, self.config.mask),
+            * mask_loss(output.logits, batch.mask_BPZYX, known_BP, self.config.mask, batch.finding_BZYX),
             "presence_loss": self.config.presence_weight * presence_loss(output.presence_BP, batch.present_BP),
             **watch(output.logits[0].detach(), output.presence_BP.detach(), batch, known_BP),
         }

@@ -109,14 +109,22 @@ class RunConfig:
     """Of the weights, the samples and everything drawn in a step."""
 
     def __post_init__(self) -> None:
-        wanted = {
-            "task.alignment": self.task.alignment is not None,
-            "model.alignment_width": self.model.alignment_width > 0,
-            "data.contrast_texts": self.data.contrast_texts > 0,
-        }
-        if len(set(wanted.values())) > 1:
-            given, missing = ([n for n, v in wanted.items() if v is on] for on in (True, False))
-            raise ConfigError(
-                f"expected {', '.join(wanted)} all together or none, found {', '.join(given)} without "
-                f"{', '.join(missing)}"
-            )
+        _all_or_none(
+            {
+                "task.alignment": self.task.alignment is not None,
+                "model.alignment_width": self.model.alignment_width > 0,
+                "data.contrast_texts": self.data.contrast_texts > 0,
+            }
+        )
+        proposals = {"task.proposal_weight": self.task.proposal_weight > 0, "model.proposals": self.model.proposals}
+        _all_or_none(proposals)
+        if not self.data.findings_apart and (self.model.proposals or self.task.mask.rivals):
+            raise ConfigError("expected data.findings_apart with model.proposals or task.mask.rivals, found false")
+
+
+def _all_or_none(wanted: dict[str, bool]) -> None:
+    if len(set(wanted.values())) > 1:
+        given, missing = ([n for n, v in wanted.items() if v is on] for on in (True, False))
+        raise ConfigError(
+            f"expected {', '.join(wanted)} all together or none, found {', '.join(given)} without {', '.join(missing)}"
+        )
