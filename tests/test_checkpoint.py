@@ -16,7 +16,6 @@ from vol3d.checkpoint import (
     PredictConfig,
     load_checkpoint,
     save_checkpoint,
-    start_from,
 )
 from vol3d.data.channels import ChannelConfig
 from vol3d.errors import CheckpointError
@@ -156,18 +155,3 @@ def test_broken_ones_are_refused(made, tmp_path):
     (copy("garbled") / "checkpoint.json").write_text("{")
     with pytest.raises(CheckpointError, match="not a complete record"):
         load_checkpoint(tmp_path / "garbled")
-
-
-def test_starting_from_another_checkpoint(made, tmp_path):
-    save_checkpoint(tmp_path / "m", made)
-    target = model_of(width=16, seed=1)
-    drawn = {k: v.clone() for k, v in target.state_dict().items()}
-    matched, unmatched = start_from(target, tmp_path / "m")
-    assert len(matched) + len(unmatched) == len(drawn)
-    assert any(name.startswith("encoder.") for name in matched)
-    assert any(name.startswith("grounding.") for name in unmatched)
-    own = made.model.state_dict()
-    assert all(torch.equal(target.state_dict()[name], own[name]) for name in matched)
-    assert all(torch.equal(target.state_dict()[name], drawn[name]) for name in unmatched)
-    with pytest.raises(CheckpointError, match="it is another model"):
-        start_from(torch.nn.Linear(2, 2), tmp_path / "m")

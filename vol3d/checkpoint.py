@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from vol3d.config import from_tree, to_tree
 from vol3d.data.channels import ChannelConfig
@@ -261,28 +259,6 @@ def find_model_folder(path: Path) -> Path:
     raise CheckpointError(
         f"expected a run folder with best or last, or a folder with {', '.join(FILES)}, found none at {path}"
     )
-
-
-def start_from(model: torch.nn.Module, path: Path) -> tuple[list[str], list[str]]:
-    """Copies the tensors of a checkpoint whose name and shape fit; returns (matched, unmatched) names of the model.
-
-    Raises:
-        CheckpointError: there is no checkpoint, it is damaged, or nothing fits.
-    """
-    folder = find_model_folder(Path(path))
-    try:
-        weights = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder / WEIGHTS} is damaged ({error}); copy the folder again") from None
-    own = model.state_dict()
-    matched = [name for name, value in own.items() if name in weights and weights[name].shape == value.shape]
-    if not matched:
-        raise CheckpointError(
-            f"expected tensors of this model in {folder}, found {len(weights)} of which none has the name and shape of "
-            f"one of its {len(own)}; it is another model"
-        )
-    model.load_state_dict({**own, **{name: weights[name] for name in matched}})
-    return matched, [name for name in own if name not in matched]
 
 
 def replace_folder(temporary: Path, final: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vol3d.cache import Cache
-from vol3d.checkpoint import Checkpoint, save_checkpoint, start_from
+from vol3d.checkpoint import Checkpoint, save_checkpoint
 from vol3d.config import digest
 from vol3d.data.collate import Batch, StepSampler, make_loader
 from vol3d.data.dataset import PatchDataset
@@ -28,6 +28,7 @@ from vol3d.train.optim import build_optimizer
 from vol3d.train.run import Job, Run, TrainResult, Validate, seed_step
 from vol3d.train.run_config import RunConfig, TrainConfig
 from vol3d.train.run_folder import RunFolder
+from vol3d.train.start import report_start, start_from
 
 __all__ = ["TrainResult", "Validate", "open_cache", "train"]
 
@@ -95,7 +96,9 @@ def train(
     newest = folder.newest() if resume == "auto" and not dry_run else None
     precision = newest[1].precision if newest is not None else choose_precision(settings.precision, place.rank)
     if init is not None and newest is None:
-        _report_init(start_from(model, init), init, place.rank)
+        started = start_from(model, init)
+        if place.rank == 0:
+            report_start(started, init)
     # A plain copy that DeepSpeed never touches: it holds the averaged weights, and is what is validated and saved.
     plain = copy.deepcopy(model).to(ranks.device()).requires_grad_(False).eval() if place.rank == 0 else None
     engine = Engine(
@@ -177,14 +180,6 @@ def choose_precision(asked: Literal["auto", "fp32", "bf16"], rank: int) -> Liter
     if asked == "auto":
         return "bf16" if native else "fp32"
     return asked
-
-
-def _report_init(found: tuple[list[str], list[str]], path: Path, rank: int) -> None:
-    matched, unmatched = found
-    if rank == 0:
-        log.info("%s: %d tensors taken, %d left as drawn", path, len(matched), len(unmatched))
-        for name in unmatched:
-            log.info("  not in it, or of another shape: %s", name)
 
 
 def _some_states(bank: EmbeddingBank, texts: list[str], most: int) -> Tensor:
