@@ -141,7 +141,7 @@ def _mapped(name: str, levels: int, *, encoder_only: bool) -> tuple[str | None, 
 
 
 def _said(stored: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Arguments of the network, and what is known of the images, from the plans that nnU-Net stores with the weights."""
+    """Arguments of the network, and what is known of its images: nnU-Net stores its plans with the weights."""
     arguments = stored.get("init_args")
     if not isinstance(arguments, dict):
         return {}, []
