@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vol3d.errors import Vol3dError
-from vol3d.workflows.evaluate_retrieval import Embedded, evaluate_retrieval, text_groups
+from vol3d.workflows.evaluate_retrieval import Embedded, by_parts, evaluate_retrieval, text_groups
 
 
 def embedded(n: int, noise: float, texts=None) -> Embedded:
@@ -38,6 +38,17 @@ def test_texts_that_differ_in_numbers_alone_are_right_for_each_other():
     table = evaluate_retrieval(Embedded(images, texts, own, [str(i) for i in range(12)]), samples=20)["all"]
     assert table["different_texts"] == 6
     assert table["image_to_text"]["recall"]["1"]["value"] == 1
+
+
+def test_parts_meet_their_organs():
+    east, north = np.eye(2)
+    images = np.stack([[east, north], [north, north]])  # two images, as the liver and as the spleen see them
+    organs, texts = [[0, 1], [0]], [np.stack([east, north]), north[None]]
+    np.testing.assert_allclose(by_parts(images, organs, texts), [[1.0, 0.0], [0.5, 1.0]])
+    own = Embedded(np.ones((2, 2)), np.ones((2, 2)), ["both", "liver"], ["p0", "p1"])
+    table = evaluate_retrieval(own, parts_NN=by_parts(images, organs, texts), ranks=(1,), samples=20)
+    assert table["all"]["image_to_text"]["recall"]["1"]["value"] == 0
+    assert table["by_parts"]["image_to_text"]["recall"]["1"]["value"] == 1
 
 
 def test_organs_and_subgroups():

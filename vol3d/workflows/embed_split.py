@@ -12,28 +12,35 @@ from vol3d.data.statements import read_knowledge
 from vol3d.text.knowledge import ORGAN_NAMES
 from vol3d.types import Array
 from vol3d.workflows.asking import Asker
-from vol3d.workflows.evaluate_retrieval import Embedded, evaluate_retrieval
+from vol3d.workflows.evaluate_retrieval import Embedded, by_parts, evaluate_retrieval
 
 
 def score_retrieval(asker: Asker, entries: Sequence[Entry], *, samples: int) -> dict[str, Any]:
-    """Recall of whole reports and of their organ sections, from one pass over every study.
+    """Recall of whole reports, by one vector and by their parts, and of organ sections; one pass over every study.
 
     Raises:
         ConfigError: the model has no alignment head.
     """
+    sections = [read_knowledge(e, e.masks, statements=False, contrast=True).sections for e in entries]
+    organs = sorted({s.organ for own in sections for s in own if s.organ is not None})
+    image_NQE = np.stack([asker.embed(entry, [ORGAN_NAMES[organ] for organ in organs]) for entry in entries])
+    column: dict[str | None, int] = {None: 0, **{organ: 1 + n for n, organ in enumerate(organs)}}
     rows: dict[str | None, list[tuple[Array, str, str]]] = {}
-    for entry in entries:
-        sections = read_knowledge(entry, entry.masks, statements=False, contrast=True).sections
-        organs = [s.organ for s in sections if s.organ is not None]
-        image_QE = asker.embed(entry, [ORGAN_NAMES[organ] for organ in organs])
-        for section in sections:
-            image_E = image_QE[0 if section.organ is None else 1 + organs.index(section.organ)]
-            rows.setdefault(section.organ, []).append((image_E, section.text, entry.patient_key))
+    for entry, own, image_QE in zip(entries, sections, image_NQE, strict=True):
+        for section in own:
+            row = (image_QE[column[section.organ]], section.text, entry.patient_key)
+            rows.setdefault(section.organ, []).append(row)
     by_organ = {organ: _embedded(asker, own) for organ, own in rows.items()}
     whole = by_organ.pop(None)
-    meta = [entry.attributes.get("meta") or {} for entry in entries]
     named = {str(organ): own for organ, own in by_organ.items()}
-    return evaluate_retrieval(whole, named, meta if len(meta) == len(whole.texts) else None, samples=samples)
+    complete = len(whole.texts) == len(entries)
+    meta = [entry.attributes.get("meta") or {} for entry in entries] if complete else None
+    parts = [[s for s in own if s.organ is not None] for own in sections]
+    parts_NN = None
+    if complete and all(parts):
+        texts = [asker.embed_texts([s.text for s in own]) for own in parts]
+        parts_NN = by_parts(image_NQE, [[column[s.organ] for s in own] for own in parts], texts)
+    return evaluate_retrieval(whole, named, meta, parts_NN=parts_NN, samples=samples)
 
 
 def _embedded(asker: Asker, rows: Sequence[tuple[Array, str, str]]) -> Embedded:

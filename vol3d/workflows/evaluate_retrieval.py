@@ -42,6 +42,7 @@ def evaluate_retrieval(
     by_organ: Mapping[str, Embedded] | None = None,
     meta: Sequence[Mapping[str, Any]] | None = None,
     *,
+    parts_NN: Array | None = None,
     ranks: Sequence[int] = RANKS,
     samples: int = SAMPLES,
 ) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def evaluate_retrieval(
         whole: images and whole reports.
         by_organ: the same for the parts about an organ; studies without such a part are left out of it.
         meta: of the studies of `whole`, for subgroups.
+        parts_NN: similarity of image i and report j by its parts, see `by_parts`.
         ranks: the k of recall at k.
         samples: bootstrap draws.
 
@@ -58,6 +60,8 @@ def evaluate_retrieval(
         Vol3dError: an embedding that is zero or not finite, or fewer than two studies.
     """
     out: dict[str, Any] = {"all": _both(whole, ranks, samples)}
+    if parts_NN is not None:
+        out["by_parts"] = _table(np.asarray(parts_NN, np.float64), whole, ranks, samples)
     organs = {name: own for name, own in (by_organ or {}).items() if len(own.texts) > 1}
     if organs:
         out["by_organ"] = {name: _both(own, ranks, samples) for name, own in sorted(organs.items())}
@@ -92,9 +96,29 @@ def _unit(embeddings_NE: Array, what: str) -> Array:
     return np.asarray(values / length)
 
 
+def by_parts(images_NQE: Array, organs: Sequence[Sequence[int]], texts: Sequence[Array]) -> Array:
+    """[N, N]: for image i and report j, the mean similarity of the report's parts with the image's vectors of their
+    organs. A whole report is one vector of many things; its parts say which organ shows which of them.
+
+    Args:
+        images_NQE: vectors of unit length of each image as each of Q organs sees it.
+        organs: of each report the organs (positions in Q) of its parts.
+        texts: of each report the vectors of unit length of its parts, [parts, E].
+    """
+    columns = [
+        np.einsum("nse,se->n", images_NQE[:, list(own)], text_SE) / len(own)
+        for own, text_SE in zip(organs, texts, strict=True)
+    ]
+    return np.stack(columns, axis=1)
+
+
 def _both(own: Embedded, ranks: Sequence[int], samples: int) -> dict[str, Any]:
+    return _table(similarity_of(own), own, ranks, samples)
+
+
+def _table(similarity_NN: Array, own: Embedded, ranks: Sequence[int], samples: int) -> dict[str, Any]:
     groups = text_groups(own.texts)
-    found = both_ways(similarity_of(own), groups, list(own.patients), ranks=ranks, samples=samples)
+    found = both_ways(similarity_NN, groups, list(own.patients), ranks=ranks, samples=samples)
     return {"different_texts": len(set(groups)), **{way: _record(table) for way, table in found.items()}}
 
 
