@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml
 setup-system:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends dcm2niix dicom3tools \
-		orthanc orthanc-dicomweb dcmtk slurm-wlm munge
+		orthanc orthanc-dicomweb dcmtk slurm-wlm munge chromium
 
 lint: setup
 	$(BIN)/ruff check .
