@@ -35,6 +35,3 @@ def test_proposals_are_asked_for_with_all_they_need():
         changed(**{**everything, "task__proposal_weight": 0.0})
     with pytest.raises(ConfigError, match=r"expected data\.findings_apart"):
         changed(**{**everything, "data__findings_apart": False})
-    with pytest.raises(ConfigError, match=r"expected data\.findings_apart"):
-        changed(task__mask__rivals=0.5)
-    assert changed(task__mask__rivals=0.5, data__findings_apart=True).task.mask.rivals == 0.5

@@ -53,7 +53,7 @@ class SegmentTask:
         return {
             **losses,
             "mask_loss": self.config.mask_weight
-            * mask_loss(output.logits, batch.mask_BPZYX, known_BP, self.config.mask, batch.finding_BZYX),
+            * mask_loss(output.logits, batch.mask_BPZYX, known_BP, self.config.mask),
             "presence_loss": self.config.presence_weight * presence_loss(output.presence_BP, batch.present_BP),
             **watch(output.logits[0].detach(), output.presence_BP.detach(), batch, known_BP),
         }

@@ -118,8 +118,8 @@ class RunConfig:
         )
         proposals = {"task.proposal_weight": self.task.proposal_weight > 0, "model.proposals": self.model.proposals}
         _all_or_none(proposals)
-        if not self.data.findings_apart and (self.model.proposals or self.task.mask.rivals):
-            raise ConfigError("expected data.findings_apart with model.proposals or task.mask.rivals, found false")
+        if self.model.proposals and not self.data.findings_apart:
+            raise ConfigError("expected data.findings_apart with model.proposals, found false")
 
 
 def _all_or_none(wanted: dict[str, bool]) -> None:
