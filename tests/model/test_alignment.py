@@ -83,3 +83,32 @@ def test_pooling_by_hand() -> None:
     expected = share[0] * items[0, 0] + share[1] * items[0, 1]
     torch.testing.assert_close(pool(query, items)[0, 0], expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(pool(query, items, torch.tensor([[True, False]]))[0, 0], items[0, 0], atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_half_of_the_heads_look_where_findings_are_proposed() -> None:
+    pool = AttentionPool(4, 2, prior=True)
+    pool.query.weight.zero_(), pool.query.bias.zero_()  # no item is preferred by what it holds
+    pool.out.weight.copy_(torch.eye(4)), pool.out.bias.zero_()
+    pool.mlp[-1].weight.zero_(), pool.mlp[-1].bias.zero_()
+    pool.nothing.copy_(torch.arange(8.0))
+    items = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0))
+    value = pool.key_value(pool.norm(items))[0, :, 4:]
+    found = pool(torch.zeros(1, 1, 4), items, prior_BN=torch.tensor([[0.0, 0.5, 1.0]]))[0, 0]
+    torch.testing.assert_close(found[:2], value[:, :2].mean(0))  # the first head: all items alike
+    shares = (torch.tensor([6.0, 7.0]) + 0.5 * value[1, 2:] + 1.0 * value[2, 2:]) / 2.5  # "nothing" counts as 1
+    torch.testing.assert_close(found[2:], shares, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_proposals_reach_the_vectors() -> None:
+    model = build(8, proposals=True).eval()
+    image = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(2))
+    features, organs = model.encode_image(image), texts(3)
+    before = model.embed_image(features, *organs)
+    features[-1] = features[-1] + torch.linspace(-9, 9, features[-1].numel()).view_as(features[-1])  # the coarsest
+    assert (model.embed_image(features, *organs) - before).abs().max() > 1e-3
+    whole = model.contrast(features, *organs, *texts(2)).image_BOE
+    torch.testing.assert_close(whole, model.embed_image(features, *organs))
+    with pytest.raises(ConfigError, match="even alignment_width"):
+        build(7, proposals=True)

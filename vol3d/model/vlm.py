@@ -54,6 +54,8 @@ class ModelConfig:
             raise ConfigError(f"model: expected a width that heads divide, found {self.width} and {self.heads}")
         if self.alignment_width < 0:
             raise ConfigError(f"model: expected alignment_width of at least 0, found {self.alignment_width}")
+        if self.proposals and self.alignment_width % 2:
+            raise ConfigError(f"model: expected an even alignment_width with proposals, found {self.alignment_width}")
         if self.proposals and self.fusion != "shared":
             raise ConfigError(f"model: expected proposals with the fusion shared alone, found them with {self.fusion}")
         if len(self.encoder.features) < 3:
@@ -124,7 +126,7 @@ class VisionLanguageModel(nn.Module):
         if config.alignment_width:  # last, so that all else starts as it does without
             shared = config.fusion == "shared"
             channels = (config.width,) * 2 if shared else config.encoder.features[-1:-3:-1]
-            self.alignment = Alignment(channels, config.text.width, config.alignment_width)
+            self.alignment = Alignment(channels, config.text.width, config.alignment_width, proposals=config.proposals)
 
     def encode_image(self, image_BCZYX: Tensor) -> list[Tensor]:
         """All work that no phrase changes; do it once and `ground` any number of phrases.
@@ -154,7 +156,8 @@ class VisionLanguageModel(nn.Module):
         Raises:
             ConfigError: the model has no alignment head.
         """
-        return self._head().embed_image(self._coarse(features), organ_tokens_OTE, organ_mask_OT)
+        where = self._proposed(features)
+        return self._head().embed_image(self._coarse(features), organ_tokens_OTE, organ_mask_OT, where)
 
     def embed_text(self, tokens_NTE: Tensor, mask_NT: Tensor) -> Tensor:
         """Vectors [N, E] of unit length of texts' token states.
@@ -178,7 +181,8 @@ class VisionLanguageModel(nn.Module):
             ConfigError: the model has no alignment head.
         """
         tokens = self._seen(tokens_NTE, mask_NT)
-        return self._head()(self._coarse(features), organ_tokens_OTE, organ_mask_OT, *tokens)
+        where = self._proposed(features)
+        return self._head()(self._coarse(features), organ_tokens_OTE, organ_mask_OT, *tokens, where)
 
     def _head(self) -> Alignment:
         if self.alignment is None:
@@ -191,6 +195,13 @@ class VisionLanguageModel(nn.Module):
     def _coarse(self, features: list[Tensor]) -> list[Tensor]:
         """The two maps that the alignment pools, the coarser first."""
         return features[:2] if self.decoder is not None else features[-1:-3:-1]
+
+    def _proposed(self, features: list[Tensor]) -> list[Tensor]:
+        """Proposals at the places of `_coarse`."""
+        if not self.config.proposals:
+            return []
+        logits = features[2 + self.config.levels[1] :]
+        return [logits[level] for level in self.config.levels]
 
     def _seen(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """What the model sees of texts: in the control without words, nothing."""

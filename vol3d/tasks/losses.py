@@ -118,8 +118,8 @@ def _equal_shares(number_BN: Tensor, limit: float) -> Tensor:
 
 
 def mask_sums(logit_BPN: Tensor, target_BPN: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Sums over voxels, [B, P] each, float32: cross-entropy, soft overlap, soft volume, focal cross-entropy, and size of
-    the target.
+    """Sums over voxels, [B, P] each, float32: cross-entropy, soft overlap, soft volume, focal cross-entropy, and the
+    target's size.
 
     With a backward pass of its own: of the maps at full resolution nothing is kept but logits and targets, and on a CPU
     each phrase's map stays in the cache of the core while all is computed from it.
