@@ -48,7 +48,7 @@ def naive(logits: list[Tensor], mask: Tensor, known: Tensor, config: MaskLossCon
                     value = value + config.false_positive * voxels / (voxels + config.false_positive_voxels)
                 sure = torch.where(target > 0, s, 1 - s)
                 focal = (-((1 - sure) ** 2) * torch.log(sure)).sum()
-                value = value + config.focal * focal / max(float(target.sum()), 64 * x.numel() / 512)
+                value = value + config.focal * focal / max((target.sum() + s.sum()).item(), 64 * x.numel() / 512)
                 total = total + value * config.level_decay**level / 1.75
             phrases.append(total)
         samples.append(torch.stack(phrases).mean())
@@ -71,17 +71,19 @@ def test_proposals_weigh_every_finding_alike() -> None:
     config = MaskLossConfig(dice=0, bce=0, false_positive=0, focal=1, false_positive_voxels=1)
     for missed in ((finding == 1), (finding == 2)):
         x = logit.masked_fill(missed[:, None], -5.0)
-        # the missed one: (1 - 0.006693)^2 ln(1 + e^5), the other 0.5^2 ln 2
-        assert proposal_loss([x], finding, config).item() == pytest.approx((4.939920 + 0.173287) / 2, abs=1e-5)
+        # the missed one: (1 - 0.006693)^2 ln(1 + e^5), the other 0.5^2 ln 2; of 9 voxels and the answer's volume
+        volume = torch.sigmoid(x).sum().item()
+        expected = (4.939920 + 0.173287) / 2 * 9 / (9 + volume)
+        assert proposal_loss([x], finding, config).item() == pytest.approx(expected, abs=1e-5)
     right = logit.masked_fill((finding > 0)[:, None], 40.0)
     wrong = right.clone()
-    wrong[0, 0, 0, 3, 3] = 0.0  # a voxel too many weighs as the average voxel of a finding: a ninth
-    assert proposal_loss([wrong], finding, config).item() == pytest.approx(0.173287 / 9, abs=1e-6)
+    wrong[0, 0, 0, 3, 3] = 0.0  # a voxel too many weighs as the average voxel of a finding
+    assert proposal_loss([wrong], finding, config).item() == pytest.approx(0.173287 / 18.5, abs=1e-6)
     levels = [right, torch.full((1, 1, 2, 2, 2), -40.0)]
     levels[1][0, 0, 0, 0, 0] = levels[1][0, 0, 1, 1, 1] = 40.0  # every coarse voxel with a finding counts as one
     assert proposal_loss(levels, finding, MaskLossConfig(focal=1)).item() == pytest.approx(0, abs=1e-5)
-    levels[1][0, 0, 0, 0, 0] = -40.0  # Dice 2 / (1 + 2); half of the findings at 40; BCE 40 over 8 voxels
-    expected = (1 - 2 / 3 + 40 / 2 + 40 / 8) / 2
+    levels[1][0, 0, 0, 0, 0] = -40.0  # Dice 2 / (1 + 2); focal 40 / 8, the least; BCE 40 / 8
+    expected = (1 - 2 / 3 + 40 / 8 + 40 / 8) / 2
     assert proposal_loss(levels, finding, MaskLossConfig(focal=1)).item() == pytest.approx(expected, abs=1e-4)
 
 

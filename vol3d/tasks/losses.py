@@ -29,9 +29,10 @@ class MaskLossConfig:
     bce: float = 1.0
     """Binary cross-entropy, mean over voxels; every phrase."""
     focal: float = 0.0
-    """Focal cross-entropy (gamma 2, arXiv 1708.02002), summed over voxels, over the mask's size. Soft Dice has next to
-    no slope where a lesion is missed, and a mean over all voxels hardly knows a lesion of a hundred; here each voxel of
-    a missed lesion pulls as hard as each voxel of a wrong answer pushes."""
+    """Focal cross-entropy (gamma 2, arXiv 1708.02002), summed over voxels, over the voxels of mask and answer together.
+    Soft Dice has next to no slope where a lesion is missed, and a mean over all voxels hardly knows a lesion of a
+    hundred; here each voxel of a missed lesion pulls as hard as each voxel of a wrong answer pushes, and an answer that
+    floods the image pushes no harder than that."""
     false_positive: float = 0.5
     """Phrases with an empty mask: V / (V + `false_positive_voxels`), V the soft volume that should not be there."""
     false_positive_voxels: float = 64.0
@@ -74,7 +75,8 @@ def level_loss(logit_BPZYX: Tensor, target_BPZYX: Tensor, full_ZYX: Sequence[int
     dice = 1 - (2 * overlap + _SMOOTH) / (volume + size + _SMOOTH)
     present = (size > 0).float()
     region = config.dice * dice * present + config.false_positive * volume / (volume + limit) * (1 - present)
-    return config.bce * bce / voxels + config.focal * focal / size.clamp(min=limit) + region
+    both = (size + volume.detach()).clamp(min=limit)
+    return config.bce * bce / voxels + config.focal * focal / both + region
 
 
 def proposal_loss(logits: Sequence[Tensor], finding_BZYX: Tensor, config: MaskLossConfig) -> Tensor:
@@ -94,27 +96,29 @@ def proposal_loss(logits: Sequence[Tensor], finding_BZYX: Tensor, config: MaskLo
         losses.append(level_loss(logit, target_B1ZYX, full_ZYX, replace(config, focal=0.0)).mean())
         if config.focal:
             limit = config.false_positive_voxels * logit[0].numel() / math.prod(full_ZYX)
-            share_BN = _equal_shares(number_B1ZYX.flatten(1).long(), limit)
-            focal_BN = focal_terms(logit.flatten(1).float(), target_B1ZYX.flatten(1))
+            focal_BN, volume_B = focal_terms(logit.flatten(1).float(), target_B1ZYX.flatten(1))
+            share_BN = _equal_shares(number_B1ZYX.flatten(1).long(), volume_B.detach(), limit)
             losses[-1] = losses[-1] + config.focal * (focal_BN * share_BN).sum(1).mean()
     return torch.stack(losses).mean()
 
 
-def focal_terms(logit: Tensor, target: Tensor) -> Tensor:
-    """Focal cross-entropy of each voxel."""
-    wrong = (torch.sigmoid(logit) - target).abs()
-    return wrong.square() * (functional.softplus(logit) - logit * target)
+def focal_terms(logit_BN: Tensor, target_BN: Tensor) -> tuple[Tensor, Tensor]:
+    """Focal cross-entropy of each voxel, and the soft volume, [B]."""
+    probability_BN = torch.sigmoid(logit_BN)
+    entropy_BN = functional.softplus(logit_BN) - logit_BN * target_BN
+    return (probability_BN - target_BN).square() * entropy_BN, probability_BN.sum(1)
 
 
-def _equal_shares(number_BN: Tensor, limit: float) -> Tensor:
-    """Weights of voxels: those of each finding sum to one over the number of findings; others weigh as much as the
-    average voxel of a finding, or one over `limit` where that is less."""
+def _equal_shares(number_BN: Tensor, volume_B: Tensor, limit: float) -> Tensor:
+    """Weights of voxels: one over the voxels of findings and answer together (or over `limit`, if they are fewer), but
+    that the voxels of all findings sum to the same as if they were of equal size."""
     size_BK = torch.zeros(len(number_BN), int(number_BN.max()) + 1, device=number_BN.device)
     size_BK.scatter_add_(1, number_BN, torch.ones_like(number_BN, dtype=size_BK.dtype))
     found_B1 = (size_BK[:, 1:] > 0).sum(1, keepdim=True).clamp(min=1)
-    share_BK = 1 / (size_BK.clamp(min=1) * found_B1)
-    share_BK[:, 0] = 1 / size_BK[:, 1:].sum(1).clamp(min=limit)
-    return share_BK.gather(1, number_BN)
+    all_B1 = size_BK[:, 1:].sum(1, keepdim=True)
+    share_BK = all_B1 / (size_BK.clamp(min=1) * found_B1)
+    share_BK[:, 0] = 1
+    return share_BK.gather(1, number_BN) / (all_B1 + volume_B[:, None]).clamp(min=limit)
 
 
 def mask_sums(logit_BPN: Tensor, target_BPN: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
