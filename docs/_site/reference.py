@@ -57,7 +57,7 @@ def _command(name: str, function: Any) -> str:
         rows.append(f"| {parameter.shown} | {parameter.words} | {parameter.default} |")
         if parameter.needed:
             usage.append(parameter.usage)
-    out = f"## vol3d {name}\n\n```text\nvol3d {name} {' '.join(usage)} [OPTIONS]\n```\n\n{text.strip()}\n\n"
+    out = f"## vol3d {name}\n\n```text\n{' '.join(['vol3d', name, *usage, '[OPTIONS]'])}\n```\n\n{text.strip()}\n\n"
     out += "| parameter | what | default |\n|---|---|---|\n" + "\n".join(rows)
     return out + (f"\n\n```bash\n{example.strip()}\n```" if example else "")
 
@@ -83,7 +83,8 @@ def parameters(function: Any) -> Iterator[Parameter]:
         choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else _choices(kind)
         if choices:
             words += f" One of {', '.join(f'`{c}`' for c in choices)}."
-        default = "" if needed or parameter.default in (None, False, ()) else f"`{parameter.default}`"
+        given = "" if parameter.default in (None, False, ()) else f"`{parameter.default}`"
+        default = "needed" if needed else given
         if isinstance(info, typer.models.ArgumentInfo):
             shown = info.metavar or name.upper()
             yield Parameter(f"`{shown}`", shown, words, default, needed)
@@ -108,7 +109,9 @@ def _choices(kind: Any) -> tuple[Any, ...]:
 
 def _value(kind: Any) -> str:
     plain = _plain(kind)
-    return "VALUE" if typing.get_origin(plain) is typing.Literal else getattr(plain, "__name__", "VALUE").upper()
+    if typing.get_origin(plain) is typing.Literal:
+        return "VALUE"
+    return {str: "TEXT", int: "N"}.get(plain, plain.__name__.upper())
 
 
 # -- configurations ----------------------------------------------------------------------------------------------
