@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup setup-system lint test test-slow demo clean
+.PHONY: setup setup-system lint test test-slow demo docs clean
 
 setup: $(STAMP)
 
@@ -35,5 +35,8 @@ test-slow: setup
 demo: setup
 	$(BIN)/vol3d demo --out out/demo
 
+docs: setup
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) out build dist *.egg-info
+	rm -rf $(VENV) out site build dist *.egg-info
