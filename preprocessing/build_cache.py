@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import shutil
+import statistics
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -22,9 +26,14 @@ from preprocessing.transforms import PreprocessConfig
 from vol3d.cache import Entry, entry_path
 from vol3d.cache_write import abandoned, create_cache, write_entry
 from vol3d.config import digest, to_tree
-from vol3d.errors import ConfigError, Vol3dError
+from vol3d.errors import Vol3dError
 from vol3d.files import write_whole
 from vol3d.progress import progress
+
+LATE_S = 600
+"""Seconds after which a study that is being built is named."""
+
+log = logging.getLogger("vol3d")
 
 
 @dataclass
@@ -36,6 +45,16 @@ class Summary:
     """Already there with the same fingerprint."""
     quarantined: dict[str, str] = field(default_factory=dict)
     """Study id to reason."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of every study built."""
+
+    def stragglers(self) -> dict[str, float]:
+        """Studies that took more than ten times as long as half of them, and a minute: the slowest first."""
+        if not self.seconds:
+            return {}
+        limit = max(10 * statistics.median(self.seconds.values()), 60.0)
+        slow = {study: seconds for study, seconds in self.seconds.items() if seconds > limit}
+        return dict(sorted(slow.items(), key=lambda item: -item[1]))
 
 
 def preprocess(
@@ -54,10 +73,7 @@ def preprocess(
         ManifestError, FingerprintError, ConfigError: nothing can be done at all. Faults of single studies are not
             raised: they are in the summary and in ``quarantine.jsonl``.
     """
-    index, count = shard
-    if not 1 <= index <= count:
-        raise ConfigError(f"expected --shard I/N with 1 <= I <= N, found {index}/{count}")
-    rows = list(read_manifest(manifest))[index - 1 :: count]
+    rows = list(read_manifest(manifest, shard))
     cache = create_cache(out, to_tree(config), digest(config))
     for leftover in abandoned(cache.root):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -72,6 +88,10 @@ def preprocess(
         for outcome in _run(jobs, workers):
             _note(summary, cache.root, outcome)
             advance(note=f"{len(summary.quarantined)} quarantined" if summary.quarantined else "")
+    try:
+        cache.write_index()
+    except (Vol3dError, OSError) as error:  # all entries are there: it only takes longer to start
+        log.warning("no index was written: %s", error)
     return summary
 
 
@@ -92,20 +112,26 @@ class Outcome:
     study_id: str
     state: Literal["built", "kept", "quarantined"]
     reason: str = ""
+    seconds: float = 0.0
 
 
 def build_one(job: Job) -> Outcome:
     """Builds one entry unless it is there and fresh; a fault of the study becomes its outcome."""
-    study_id = job.row.study_id
+    study_id, start = job.row.study_id, time.monotonic()
+    late = threading.Timer(LATE_S, log.warning, ("%s is still being built after %d minutes", study_id, LATE_S // 60))
+    late.daemon = True
+    late.start()
     try:
         wanted = fingerprint(job.row, job.config, assume_hu=job.assume_hu)
         path = entry_path(job.root, study_id)
         if path.exists() and _fingerprint_of(path) == wanted:
             return Outcome(study_id, "kept")
         write_entry(job.root, build_entry(job.row, job.config, assume_hu=job.assume_hu))
-        return Outcome(study_id, "built")
+        return Outcome(study_id, "built", seconds=time.monotonic() - start)
     except (Vol3dError, OSError, MemoryError) as error:
         return Outcome(study_id, "quarantined", f"{type(error).__name__}: {error}")
+    finally:
+        late.cancel()
 
 
 def _fingerprint_of(path: Path) -> str | None:
@@ -158,6 +184,8 @@ def _note(summary: Summary, root: Path, outcome: Outcome) -> None:
         _amend_quarantine(root, add=[outcome])
     else:
         (summary.built if outcome.state == "built" else summary.kept).append(outcome.study_id)
+        if outcome.state == "built":
+            summary.seconds[outcome.study_id] = outcome.seconds
 
 
 def _amend_quarantine(root: Path, remove: Iterable[str] = (), add: Iterable[Outcome] = ()) -> None:

@@ -74,41 +74,69 @@ class BadRow:
     reason: str
 
 
-def read_manifest(path: Path) -> Iterator[Row | BadRow]:
+def read_manifest(path: Path, shard: tuple[int, int] = (1, 1)) -> Iterator[Row | BadRow]:
     """Every line as a `Row`, or as a `BadRow` with the reason; a bad line never stops the others.
 
+    Of shard I/N lines I, I + N, ... (1-based; empty ones do not count) are yielded: only the files of these are looked
+    for, but a study that another line names already is found in any of them.
+
     Raises:
-        ManifestError: the file is missing or empty.
+        ManifestError: the file is missing, empty, or no text.
+        ConfigError: I is not one of 1 to N.
     """
+    index, count = check_shard(shard)
     path = Path(path)
     if not path.is_file():
         what = "a folder: name its layout with --source, or pass the manifest in it" if path.is_dir() else "no file"
         raise ManifestError(f"expected a manifest (JSON lines) at {path}, found {what}")
     seen: set[str] = set()
+    position = 0
+    for number, line in _lines(path):
+        position += 1
+        name, mine = f"line {number}", (position - index) % count == 0
+        try:
+            record = json.loads(line)
+            name = str(record.get("study_id", name)) if isinstance(record, dict) else name
+            study_id, twice = name, name in seen
+            seen.add(name)
+            if not mine:
+                continue
+            if twice:
+                name = f"{study_id} (line {number})"  # the first row of that id is a study like any other
+                raise ManifestError(f"expected one row a study, found study_id {study_id!r} twice")
+            yield parse_row(record, path.parent)
+        except json.JSONDecodeError as error:
+            if mine:
+                yield BadRow(name, f"expected one JSON object a line, found {error}")
+        except ManifestError as error:
+            yield BadRow(name, str(error))
+    if not position:
+        raise ManifestError(f"expected at least one study in {path}, found none")
+
+
+def check_shard(shard: tuple[int, int]) -> tuple[int, int]:
+    """I and N of shard I/N.
+
+    Raises:
+        ConfigError: I is not one of 1 to N.
+    """
+    index, count = shard
+    if not 1 <= index <= count:
+        raise ConfigError(f"expected --shard I/N with 1 <= I <= N, found {index}/{count}")
+    return index, count
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that are not empty with their numbers; one at a time, for reports make a manifest large."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="\n") as file:  # a report may hold other ends of lines
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line
     except UnicodeDecodeError as error:
         raise ManifestError(
             f"expected a manifest (JSON lines in UTF-8), found other bytes in {path}: {error}"
         ) from None
-    lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not lines:
-        raise ManifestError(f"expected at least one study in {path}, found none")
-    for number, line in lines:
-        name = f"line {number}"
-        try:
-            record = json.loads(line)
-            name = str(record.get("study_id", name)) if isinstance(record, dict) else name
-            row = parse_row(record, path.parent)
-            if row.study_id in seen:
-                name = f"{row.study_id} (line {number})"  # the first row of that id is a study like any other
-                raise ManifestError(f"expected one row a study, found study_id {row.study_id!r} twice")
-            seen.add(row.study_id)
-            yield row
-        except json.JSONDecodeError as error:
-            yield BadRow(name, f"expected one JSON object a line, found {error}")
-        except ManifestError as error:
-            yield BadRow(name, str(error))
 
 
 def write_manifest(rows: Iterable[dict[str, Any]], path: Path) -> Path:

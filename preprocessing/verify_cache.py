@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vol3d import study_table
 from vol3d.cache import Cache, Entry
 from vol3d.cache_write import abandoned
 from vol3d.errors import Vol3dError
@@ -29,7 +30,16 @@ def verify(root: Path, show_progress: bool = True) -> dict[str, list[str]]:
     faults: dict[str, list[str]] = {}
     if not cache.study_ids:
         faults[""] = ["expected at least one study, found none"]
-    for path in abandoned(cache.root):
+    indexed: dict[str, str] = {}  # fingerprint by study
+    for root in cache.roots:
+        if (known := study_table.load(root / study_table.INDEX)) is not None:
+            indexed |= dict(zip(known.study_ids, known.column("fingerprint"), strict=True))
+            if set(known.study_ids) != (there := study_table.listed(root)):
+                faults.setdefault("", []).append(
+                    f"expected the {len(there)} studies of {root} in its {study_table.INDEX}, found {len(known)} or "
+                    f"others; run vol3d index {root}"
+                )
+    for path in (path for root in cache.roots for path in abandoned(root)):
         faults.setdefault("", []).append(f"left over from a writer that died: {path.name}; the next run removes it")
     for study_id, reason in cache.stale.items():
         faults[study_id] = [
@@ -39,7 +49,10 @@ def verify(root: Path, show_progress: bool = True) -> dict[str, list[str]]:
     with progress("verify", len(cache.study_ids), "studies", enabled=show_progress) as advance:
         for study_id in cache.study_ids:
             try:
-                found = list(entry_faults(cache.entry(study_id)))
+                entry = cache.entry(study_id)
+                found = list(entry_faults(entry))
+                if indexed.get(study_id, own := entry.attributes.get("fingerprint", "")) != own:
+                    found.append("not the entry that the index knows; run vol3d index")
             except Vol3dError as error:
                 found = [str(error)]
             if found:

@@ -1,237 +1,36 @@
-"""The cache: one Zarr v3 group a study, written once (`vol3d.cache_write`), read lazily here. The meeting place of
-preprocessing and model.
+"""The cache: one Zarr v3 group a study, the meeting place of preprocessing and model (`docs/cache-format.md`).
 
-Layout of ``<root>/studies/<study_id>.zarr`` (schema 1; `docs/cache-format.md`)::
-
-    zarr.json                     our attributes under "vol3d": grids, masks, phrases, fingerprint, steps
-    ct/  pet/                     OME-Zarr 0.5 multiscale images on one canonical grid: int16 HU, float32 SUVbw
-    <image>/labels/<name>/        uint8 0/1, one array a mask, so that overlapping masks never erase each other
-    pet_native/  and its labels/  float32 SUVbw on the scanner's grid: every SUV figure is computed here
-    index/foreground              int32 [N, 3], voxels of every mask, so that the loader scans nothing
-
-Attributes are plain JSON and read with `json`; arrays are read with tensorstore, opened on first use in each process.
+``<root>/studies/<study_id>.zarr`` is an entry (`vol3d.cache_entry`), ``<root>/index.parquet`` a row of each
+(`vol3d.study_table`). A folder whose `cache.json` names ``parts`` is all these caches in one: roots on several file
+systems, or one a shard of preprocessing.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import os
-import re
-from dataclasses import dataclass
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
-from vol3d.errors import CacheError, FingerprintError, ManifestError
-from vol3d.geometry import Grid
-from vol3d.types import Array, Zyx
-from vol3d.volume import FILL, Volume, crop_or_fill
+from vol3d import study_table
+from vol3d.cache_entry import SCHEMA, Entry, MaskRecord, check_study_id, level_grid
+from vol3d.errors import CacheError, FingerprintError
+from vol3d.study_table import StudyTable
+from vol3d.types import Array
 
-SCHEMA = 1
+__all__ = [
+    "SCHEMA", "Cache", "Entries", "Entry", "MaskRecord", "check_study_id", "entry_path", "level_grid", "quarantined",
+]  # fmt: skip
 
-_REQUIRED = ("study_id", "images", "grid", "source_grids", "masks", "levels")
-"""What every entry's record has, whoever wrote it."""
+MANY = 2000
+"""Studies from which a cache without an index is worth a word."""
 
-_STUDY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
-
-def check_study_id(study_id: str) -> str:
-    """The id itself, if it can be a file name on every system.
-
-    Raises:
-        ManifestError: anything but 1 to 128 letters, digits, ``.``, ``_`` and ``-``, starting with a letter or digit.
-    """
-    if not isinstance(study_id, str) or not _STUDY_ID.fullmatch(study_id):
-        raise ManifestError(
-            f"expected a study_id of 1 to 128 letters, digits, '.', '_' or '-', starting with a letter or digit, "
-            f"found {study_id!r}; rename the study in the manifest"
-        )
-    return study_id
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskRecord:
-    """One mask of an entry."""
-
-    name: str
-    """Array name under ``<image>/labels/``; unique in the entry, safe as a file name."""
-    image: str
-    """The image under which it is stored: ``ct`` where there is one, else ``pet``."""
-    phrases: tuple[str, ...]
-    """Wordings, each true of exactly this mask."""
-    label: str | None = None
-    """Class shared across studies (an organ's name), for balancing and tables."""
-    finding_id: str | None = None
-    """Id in the entry's `findings`."""
-    source: str = "ct"
-    """The image on whose grid the truth was drawn."""
-    voxels: int = 0
-    """Members on the common grid."""
-    foreground: tuple[int, int] = (0, 0)
-    """Rows of ``index/foreground``."""
-
-
-class Entry:
-    """One study of the cache, opened for reading.
-
-    Raises:
-        CacheError: there is no entry at the path, it is broken, or of another schema.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        try:
-            self.attributes: dict[str, Any] = json.loads((self.path / "zarr.json").read_text())["attributes"]["vol3d"]
-            schema = self.attributes["schema"]
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise CacheError(f"expected a cache entry at {self.path}, found none that can be read ({error})") from None
-        if schema != SCHEMA:
-            raise CacheError(f"expected cache schema {SCHEMA} at {self.path}, found {schema}; preprocess it again")
-        if missing := [key for key in _REQUIRED if key not in self.attributes]:
-            raise CacheError(
-                f"expected {', '.join(_REQUIRED)} in {self.path / 'zarr.json'}, found no {missing[0]}; remove the "
-                f"entry and preprocess it again"
-            )
-        self._stores: dict[tuple[int, str], Any] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        """Fields of the record that need no conversion: study_id, absent, findings, labels, report, meta, split..."""
-        if name != "attributes" and name in self.__dict__.get("attributes", {}):
-            return self.attributes[name]
-        raise AttributeError(name)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "attributes": self.attributes, "_stores": {}}
-
-    @cached_property
-    def grid(self) -> Grid:
-        """Common canonical grid of the images and masks."""
-        return Grid.from_dict(self.attributes["grid"])
-
-    @cached_property
-    def source_grids(self) -> dict[str, Grid]:
-        """Grid of each image as it came from its source."""
-        return {name: Grid.from_dict(record) for name, record in self.attributes["source_grids"].items()}
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        """Which of ``ct`` and ``pet`` the study has."""
-        return tuple(self.attributes["images"])
-
-    @cached_property
-    def masks(self) -> tuple[MaskRecord, ...]:
-        """What is known to be there."""
-        return tuple(
-            MaskRecord(**{**m, "phrases": tuple(m["phrases"]), "foreground": tuple(m["foreground"])})
-            for m in self.attributes["masks"]
-        )
-
-    def mask(self, name: str) -> MaskRecord:
-        """The record of one mask."""
-        for record in self.masks:
-            if record.name == name:
-                return record
-        raise CacheError(f"{self.study_id}: no mask {name!r}; there are {[m.name for m in self.masks]}")
-
-    def read(self, image: str, start: Zyx, stop: Zyx) -> Array:
-        """Voxels start <= index < stop of ``ct`` (int16 HU) or ``pet`` (float32 SUVbw); outside the grid air or 0."""
-        return self._read(f"{image}/0", start, stop, FILL["ct"] if image == "ct" else FILL["pet"])
-
-    def read_mask(self, name: str, start: Zyx, stop: Zyx) -> Array:
-        """The same of a mask, uint8 0/1."""
-        return self._read(f"{self.mask(name).image}/labels/{name}/0", start, stop, 0)
-
-    def read_level(self, image: str, level: int) -> Volume:
-        """A whole level of the pyramid with its grid; level 0 is the common grid."""
-        array = self._whole(f"{image}/{level}")
-        return Volume(array, level_grid(self.grid, level), "ct" if image == "ct" else "pet")
-
-    def coverage(self, image: str, start: Zyx, stop: Zyx) -> Array:
-        """bool: the voxel lies inside the grid and inside what that image's scanner measured."""
-        box = self.grid.crop(start, stop)
-        if image not in self.source_grids:
-            return np.zeros(box.shape, dtype=bool)
-        return self.source_grids[image].covers(box) & self.grid.covers(box)
-
-    def foreground(self, name: str) -> Array:
-        """int32 [N, 3], voxel indices of a mask: all of them, or an even sample of 4096."""
-        first, last = self.mask(name).foreground
-        return self._fetch("index/foreground", (slice(first, last),))
-
-    def pet_native(self) -> Volume:
-        """SUVbw, float32, on the PET's own grid."""
-        if "pet" not in self.images:
-            raise CacheError(f"{self.study_id} has no PET, so nothing can be measured on it")
-        return Volume(self._whole("pet_native/0"), self.source_grids["pet"], "pet")
-
-    def native_mask(self, name: str) -> Array:
-        """A mask on the PET's own grid, uint8."""
-        return self._whole(f"pet_native/labels/{self.mask(name).name}/0")
-
-    def _read(self, key: str, start: Zyx, stop: Zyx, fill: float) -> Array:
-        store = self._open(key)
-        inner = [(max(a, 0), min(b, n)) for a, b, n in zip(start, stop, store.shape, strict=True)]
-        if any(a >= b for a, b in inner):
-            return np.full([b - a for a, b in zip(start, stop, strict=True)], fill, store.dtype.numpy_dtype)
-        array = self._fetch(key, tuple(slice(a, b) for a, b in inner))
-        if all(i == (a, b) for i, a, b in zip(inner, start, stop, strict=True)):
-            return array
-        offset = [a for a, _ in inner]
-        low = tuple(a - o for a, o in zip(start, offset, strict=True))
-        high = tuple(b - o for b, o in zip(stop, offset, strict=True))
-        return crop_or_fill(array, (low[0], low[1], low[2]), (high[0], high[1], high[2]), fill)
-
-    def _whole(self, key: str) -> Array:
-        return self._fetch(key, (Ellipsis,))
-
-    def _fetch(self, key: str, where: tuple[Any, ...]) -> Array:
-        store = self._open(key)
-        try:
-            return np.asarray(store[where].read().result())
-        except ValueError as error:  # tensorstore's word for a failed checksum or a short file
-            raise CacheError(
-                f"{self.study_id}: {key} is damaged; remove {self.path} and preprocess it again"
-            ) from error
-
-    def _open(self, key: str) -> Any:
-        handle = (os.getpid(), key)  # tensorstore's threads do not survive a fork
-        if handle not in self._stores:
-            import tensorstore
-
-            spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(self.path / key)}}
-            try:
-                self._stores[handle] = tensorstore.open(
-                    spec, read=True, open=True, context=_context(os.getpid()), recheck_cached=False
-                ).result()
-            except ValueError as error:
-                raise CacheError(f"{self.study_id}: expected an array {key!r} in {self.path}, found none") from error
-            self._require_data(key, self._stores[handle])
-        return self._stores[handle]
-
-    def _require_data(self, key: str, store: Any) -> None:
-        """Zarr reads a file that is gone as zeros: water for a CT. Only masks on the native PET may hold nothing."""
-        first = self.path / key / "/".join(["c", *["0"] * store.rank])
-        if 0 not in store.shape and not key.startswith("pet_native/labels/") and not first.is_file():
-            raise CacheError(
-                f"{self.study_id}: {key} is damaged, its data ({first.relative_to(self.path)}) is gone; remove "
-                f"{self.path} and preprocess it again"
-            )
-
-
-_CONTEXTS: dict[int, Any] = {}
-
-
-def _context(pid: int) -> Any:
-    """One small chunk cache and one copying thread a process: workers are the parallelism."""
-    if pid not in _CONTEXTS:
-        import tensorstore
-
-        limits = {"data_copy_concurrency": {"limit": 1}, "cache_pool": {"total_bytes_limit": 32_000_000}}
-        _CONTEXTS[pid] = tensorstore.Context(limits)
-    return _CONTEXTS[pid]
+log = logging.getLogger("vol3d")
 
 
 class Cache:
@@ -239,6 +38,7 @@ class Cache:
 
     Raises:
         CacheError: the folder is not a cache, or of another schema.
+        FingerprintError: a part of it was made by another recipe.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -257,46 +57,182 @@ class Cache:
             raise CacheError(f"expected recipe and recipe_digest in {self.root / 'cache.json'}, found {list(header)}")
         self.recipe: dict[str, Any] = header["recipe"]
         self.recipe_digest: str = header["recipe_digest"]
+        self.parts = tuple(Cache((self.root / part).resolve()) for part in header.get("parts", ()))
+        for part in self.parts:
+            if part.recipe_digest != self.recipe_digest:
+                raise FingerprintError(
+                    f"expected all parts of {self.root} to be of recipe {self.recipe_digest}, found "
+                    f"{part.recipe_digest} at {part.root}"
+                )
+        self._rows: _Rows | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        heavy = {"table", "study_ids", "stale", "_found"}
+        return {name: value for name, value in self.__dict__.items() if name not in heavy}
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Folders in which entries lie: this one, or those of all parts."""
+        return tuple(root for part in self.parts for root in part.roots) or (self.root,)
 
     @cached_property
     def study_ids(self) -> tuple[str, ...]:
         """All studies but the `stale`, sorted."""
-        return tuple(sorted(self._found - self.stale.keys()))
+        self._refuse_twice()
+        own = (part.study_ids for part in self.parts)
+        return tuple(sorted({s for ids in own for s in ids} if self.parts else self._found - self.stale.keys()))
 
     @cached_property
     def stale(self) -> dict[str, str]:
         """Entries whose study has been quarantined since, with the reason: their source has changed or gone."""
+        if self.parts:
+            return {study: reason for part in self.parts for study, reason in part.stale.items()}
         return {study: reason for study, reason in quarantined(self.root).items() if study in self._found}
+
+    def quarantine(self) -> dict[str, str]:
+        """Study id to reason, of every study that preprocessing could not use."""
+        there = set(self.study_ids)
+        found = {study: reason for root in self.roots for study, reason in quarantined(root).items()}
+        return {study: reason for study, reason in found.items() if study not in there}
 
     @cached_property
     def _found(self) -> set[str]:
-        return {p.name[: -len(".zarr")] for p in (self.root / "studies").glob("*.zarr")}
+        return study_table.listed(self.root)
+
+    def _refuse_twice(self) -> None:
+        counts = Counter(study for part in self.parts for study in part.study_ids)
+        if twice := sorted(study for study, n in counts.items() if n > 1):
+            raise CacheError(
+                f"expected every study in one part of {self.root}, found {len(twice)} in several ({twice[0]}, ..); "
+                f"remove all but one entry of each"
+            )
+
+    @cached_property
+    def table(self) -> StudyTable:
+        """A row of every study in `study_ids`: of the index where it fits what is there, else of the entries.
+
+        Raises:
+            CacheError, FingerprintError: an entry is broken, or of another recipe.
+        """
+        own = [part.table for part in self.parts] or [self._table()]
+        table, part_of_row = study_table.merged(own)
+        if table.study_ids != self.study_ids:
+            raise CacheError(f"the studies of {self.root} changed while they were listed; start again")
+        self._rows = _Rows(
+            np.array(table.study_ids, dtype=np.bytes_), np.array(table.column("fingerprint"), np.bytes_), part_of_row
+        )
+        return table
+
+    def _table(self) -> StudyTable:
+        known = study_table.load(self.root / study_table.INDEX)
+        if known is not None and set(known.study_ids) == self._found:
+            return known.of(self.study_ids)
+        if known is not None or len(self._found) > MANY:
+            what = "none" if known is None else f"one of {len(known)}"
+            log.warning(
+                "expected an index of %d studies in %s, found %s: reading their records instead; `vol3d index %s` "
+                "writes it", len(self._found), self.root, what, self.root,
+            )  # fmt: skip
+        return study_table.scan(self.root, self.study_ids, self._record, known)
+
+    def write_index(self) -> StudyTable:
+        """Brings `index.parquet` up to date, reading what changed; of all parts, where there are some.
+
+        Raises:
+            CacheError, FingerprintError: an entry is broken, or of another recipe.
+        """
+        if self.parts:
+            for part in self.parts:
+                part.write_index()
+        else:
+            study_table.rewrite(self.root, self._record)
+        fresh = Cache(self.root)
+        return fresh.table
+
+    def _record(self, study_id: str) -> dict[str, Any]:
+        return self._own(entry_path(self.root, study_id)).attributes
 
     def entry(self, study_id: str) -> Entry:
         """Opens one study.
 
         Raises:
-            FingerprintError: the entry was made by another recipe than the cache's.
+            FingerprintError: the entry was made by another recipe than the cache's, or has been built again since the
+                cache was opened.
         """
-        entry = Entry(entry_path(self.root, study_id))
+        row = self._rows.find(study_id) if self._rows is not None else None
+        entry = self._own(self._path(study_id, row))
+        if self._rows is not None and row is not None:
+            expected, found = self._rows.fingerprints[row].decode(), entry.attributes.get("fingerprint", "")
+            if expected != found:
+                raise FingerprintError(
+                    f"{study_id}: expected the entry {expected} of the index, found {found}: it was built again since; "
+                    f"run vol3d index {self.root} and start again"
+                )
+        return entry
+
+    def _own(self, path: Path) -> Entry:
+        entry = Entry(path)
         found = entry.attributes.get("recipe_digest")
         if found != self.recipe_digest:
             raise FingerprintError(
-                f"{study_id}: expected an entry of recipe {self.recipe_digest}, found {found}; "
+                f"{entry.study_id}: expected an entry of recipe {self.recipe_digest}, found {found}; "
                 f"run vol3d preprocess again"
             )
         return entry
 
+    def _path(self, study_id: str, row: int | None) -> Path:
+        if not self.parts:
+            return entry_path(self.root, study_id)
+        likely = self.parts if row is None or self._rows is None else (self.parts[self._rows.parts[row]],)
+        paths = [part._path(study_id, None) for part in likely]
+        return next((path for path in paths if path.exists()), paths[0])
+
     def select(self, split: str | None = None) -> list[str]:
         """Studies of one split, or all; sorted."""
-        return [s for s in self.study_ids if split is None or self.entry(s).split == split]
+        return list(self.table.of_split(split).study_ids)
+
+    def entries(self, split: str | None = None) -> Entries:
+        """The same, to be opened one after the other."""
+        return Entries(self, self.select(split))
 
     def fingerprint(self) -> str:
         """Changes with any study, source file or step of the recipe; recorded with every run."""
         import hashlib
 
-        record = [self.recipe_digest, *(f"{s}:{self.entry(s).fingerprint}" for s in self.study_ids)]
+        rows = zip(self.table.study_ids, self.table.column("fingerprint"), strict=True)
+        record = [self.recipe_digest, *(f"{study}:{fingerprint}" for study, fingerprint in rows)]
         return hashlib.sha256("\n".join(record).encode()).hexdigest()[:16]
+
+
+class _Rows:
+    """What has to be known of every study to open it, small enough to be sent to every reading process."""
+
+    def __init__(self, study_ids: Array, fingerprints: Array, parts: Array) -> None:
+        self.study_ids, self.fingerprints, self.parts = study_ids, fingerprints, parts
+
+    def find(self, study_id: str) -> int | None:
+        """The row of a study."""
+        row = int(np.searchsorted(self.study_ids, study_id.encode()))
+        return row if row < len(self.study_ids) and self.study_ids[row] == study_id.encode() else None
+
+
+class Entries(Sequence[Entry]):
+    """Entries that are opened when asked for, again each time: any number of studies takes no memory."""
+
+    def __init__(self, cache: Cache, study_ids: Iterable[str]) -> None:
+        self.cache, self.study_ids = cache, tuple(study_ids)
+
+    def __len__(self) -> int:
+        return len(self.study_ids)
+
+    @overload
+    def __getitem__(self, at: int) -> Entry: ...
+    @overload
+    def __getitem__(self, at: slice) -> Entries: ...
+    def __getitem__(self, at: int | slice) -> Entry | Entries:
+        if isinstance(at, slice):
+            return Entries(self.cache, self.study_ids[at])
+        return self.cache.entry(self.study_ids[at])
 
 
 def quarantined(root: Path) -> dict[str, str]:
@@ -311,13 +247,3 @@ def quarantined(root: Path) -> dict[str, str]:
 def entry_path(root: Path, study_id: str) -> Path:
     """Where a study lies or would lie."""
     return Path(root) / "studies" / f"{check_study_id(study_id)}.zarr"
-
-
-def level_grid(grid: Grid, level: int) -> Grid:
-    """Grid of a pyramid level: blocks of 2^level voxels, the last one possibly short."""
-    factor = 2**level
-    affine = grid.affine.copy()
-    affine[:3, :3] *= factor
-    affine[:3, 3] = grid.index_to_mm(((factor - 1) / 2,) * 3)
-    z, y, x = (math.ceil(n / factor) for n in grid.shape)
-    return Grid((z, y, x), affine)

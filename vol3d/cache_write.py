@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from vol3d.cache import SCHEMA, Cache, MaskRecord, entry_path, level_grid
-from vol3d.errors import FingerprintError
+from vol3d.errors import CacheError, FingerprintError, Vol3dError
 from vol3d.files import write_whole
 from vol3d.geometry import Grid
+from vol3d.study_table import retire
 from vol3d.types import AIR_HU, Array
 from vol3d.volume import Volume
 
@@ -49,6 +51,7 @@ def create_cache(root: Path, recipe: dict[str, Any], recipe_digest: str) -> Cach
 
     Raises:
         FingerprintError: the folder holds entries of another recipe.
+        CacheError: it is joined of other caches.
     """
     root = Path(root)
     (root / "studies").mkdir(parents=True, exist_ok=True)
@@ -56,6 +59,10 @@ def create_cache(root: Path, recipe: dict[str, Any], recipe_digest: str) -> Cach
     if not (root / "cache.json").exists():
         write_whole(root / "cache.json", json.dumps(header, indent=1))
     cache = Cache(root)
+    if cache.parts:
+        raise CacheError(
+            f"expected a cache to write entries to at {root}, found one joined of {len(cache.parts)} parts; name a part"
+        )
     if cache.recipe_digest != recipe_digest:
         raise FingerprintError(
             f"expected a cache of recipe {recipe_digest} at {root}, found one of {cache.recipe_digest}; "
@@ -70,6 +77,7 @@ def write_entry(root: Path, data: EntryData) -> Path:
     temporary = final.parent / f".{data.study_id}~{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:8]}"
     try:
         _write_group(temporary, data)
+        retire(Path(root))
         if final.exists():
             old = temporary.with_name(temporary.name + ".old")
             final.rename(old)
@@ -77,10 +85,34 @@ def write_entry(root: Path, data: EntryData) -> Path:
             shutil.rmtree(old)
         else:
             temporary.rename(final)
+        retire(Path(root))  # one that was written meanwhile knows nothing of this entry
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return final
+
+
+def join_caches(roots: Sequence[Path], out: Path) -> Cache:
+    """Makes `out` all these caches in one: a `cache.json` that names them, relative to it where they lie beside it.
+
+    Raises:
+        CacheError: `out` holds entries of its own, or a study lies in two of the caches.
+        FingerprintError: they are of different recipes.
+    """
+    caches, out = [Cache(root) for root in roots], Path(out)
+    if (out / "studies").exists():
+        raise CacheError(f"expected a new folder for the joined cache, found entries in {out / 'studies'}")
+    out.mkdir(parents=True, exist_ok=True)
+    parts = [os.path.relpath(c.root, out) if c.root.parent == out.parent else str(c.root.resolve()) for c in caches]
+    header = {"schema": SCHEMA, "recipe": caches[0].recipe, "recipe_digest": caches[0].recipe_digest, "parts": parts}
+    write_whole(out / "cache.json", json.dumps(header, indent=1))
+    try:
+        joined = Cache(out)
+        joined.study_ids  # noqa: B018 - refuses a study that lies in two of them
+    except Vol3dError:
+        (out / "cache.json").unlink()
+        raise
+    return joined
 
 
 def abandoned(root: Path) -> list[Path]:

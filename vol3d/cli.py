@@ -120,8 +120,11 @@ def preprocess(
     summary = prepare(
         manifest, config, out, source=source, rules=rules, workers=workers, shard=_shard(shard), assume_hu=assume_hu
     )
-    script_output.facts(built=summary.built, kept=summary.kept, cache=out)
+    slow = summary.stragglers()
+    script_output.facts(built=summary.built, kept=summary.kept, cache=out, stragglers=slow)
     typer.echo(f"{len(summary.built)} built, {len(summary.kept)} kept, {len(summary.quarantined)} quarantined: {out}")
+    for study, seconds in list(slow.items())[:20]:
+        typer.echo(f"straggler: {study} took {seconds:.0f} s")
     _fail_with(summary.quarantined, "quarantined")
 
 
@@ -158,6 +161,28 @@ def verify(
     faults = verify_cache(cache, near_duplicates=near_duplicates)
     _fail_with({study: "; ".join(found) for study, found in faults.items()}, "faulty")
     typer.echo(f"{cache}: no fault found")
+
+
+@app.command()
+def index(
+    caches: Annotated[list[Path], typer.Argument(metavar="CACHE...", help="Cache folders.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="JOINED", help="Folder that stands for all of them in one.")
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Name the studies of this manifest that are not there.")
+    ] = None,
+) -> None:
+    """Write the table that lets runs over many studies start at once (preprocessing does so too), and join caches.
+
+    Example: vol3d index /disk1/cache /disk2/cache --out out/joined --manifest studies/manifest.jsonl
+    """
+    from vol3d.workflows.index import index as run_index
+
+    found = run_index(caches, out=out, manifest=manifest)
+    for line in found.lines():
+        typer.echo(line)
+    _fail_with(found.missing, "missing")
 
 
 @app.command("weak-label")

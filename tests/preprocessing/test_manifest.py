@@ -3,7 +3,7 @@ import json
 import pytest
 
 from preprocessing.manifest import BadRow, Row, parse_row, read_manifest
-from vol3d.errors import ManifestError
+from vol3d.errors import ConfigError, ManifestError
 
 
 @pytest.fixture
@@ -80,3 +80,14 @@ def test_an_empty_missing_or_foreign_manifest(folder):
     (folder / "empty.jsonl").write_text("\n")
     with pytest.raises(ManifestError, match="at least one study"):
         list(read_manifest(folder / "empty.jsonl"))
+
+
+def test_shards_share_the_rows_and_know_of_each_other(folder):
+    lines = [{"study_id": name, "ct": "ct.nii.gz"} for name in "abcdea"]
+    (folder / "m.jsonl").write_text("".join(json.dumps(line) + "\n\n" for line in lines))
+    shards = [list(read_manifest(folder / "m.jsonl", (i, 3))) for i in (1, 2, 3)]
+    assert [[r.study_id for r in rows] for rows in shards] == [["a", "d"], ["b", "e"], ["c", "a (line 11)"]]
+    assert isinstance(shards[2][1], BadRow)
+    assert [r.study_id for r in read_manifest(folder / "m.jsonl")] == ["a", "b", "c", "d", "e", "a (line 11)"]
+    with pytest.raises(ConfigError, match="found 4/3"):
+        list(read_manifest(folder / "m.jsonl", (4, 3)))

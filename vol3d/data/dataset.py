@@ -24,10 +24,10 @@ from vol3d.data.augment import OFF, AugmentConfig, Motion, draw_motion
 from vol3d.data.channels import ChannelConfig
 from vol3d.data.index import (
     Question,
+    Studies,
     StudyRecord,
     all_texts,
     draw_mask,
-    index_studies,
     touches,
     word_questions,
 )
@@ -116,10 +116,8 @@ class PatchDataset(Dataset[Sample]):
             raise CacheError("expected studies to draw patches from, found none; check the split names in the manifest")
         self.cache, self.config, self.seed = cache, config, seed
         self.augmentation = config.augmentation if augment else OFF
-        self.studies = index_studies(
-            (cache.entry(s) for s in studies),
-            statements=config.statements_per_patch > 0,
-            contrast=config.contrast_texts > 0,
+        self.studies = Studies(
+            cache, studies, statements=config.statements_per_patch > 0, contrast=config.contrast_texts > 0
         )
         wordy = config.statements_per_patch or config.contrast_texts
         self._words = Words(self.studies, config, config.patch_size, seed) if wordy else None

@@ -8,20 +8,23 @@ fraction.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from vol3d.cache import Entry, MaskRecord
+from vol3d import study_table
+from vol3d.cache import Cache, MaskRecord
 from vol3d.data.phrases import swap_sides, wordings
 from vol3d.data.statements import NOTHING, Knowledge, read_knowledge
 from vol3d.errors import CacheError
+from vol3d.study_table import StudyTable
 from vol3d.types import Array
 
-_NUMBERS = re.compile(r"[\W_]*\d+")
+_RECENT = 256
+"""Records that a process keeps."""
 
 
 @dataclass(frozen=True)
@@ -51,47 +54,92 @@ class StudyRecord:
 
 def same_text(one: str, other: str) -> bool:
     """True if two phrases differ in case and spacing at most."""
-    return one.lower().split() == other.lower().split()
+    return study_table.plain(one) == study_table.plain(other)
 
 
-def index_studies(
-    entries: Iterable[Entry], *, statements: bool = False, contrast: bool = False
-) -> tuple[StudyRecord, ...]:
-    """Reads what each entry lists and weighs its masks; on request also what its words say.
+class Studies(Sequence[StudyRecord]):
+    """Records of many studies, each made from its entry when asked for.
+
+    Start-up reads the cache's table alone, except that with `statements` or `contrast` every report is read and kept:
+    their texts have to be known before the first patch.
 
     Raises:
         CacheError: a study can answer nothing, or lists a phrase both as present and as absent.
     """
-    found = []
-    for entry in entries:
+
+    def __init__(
+        self, cache: Cache, study_ids: Sequence[str], *, statements: bool = False, contrast: bool = False
+    ) -> None:
+        self._cache, self._statements, self._contrast = cache, statements, contrast
+        table = cache.table.of(study_ids)
+        self.study_ids = tuple(study_ids)
+        self._refuse_disputed(table)
+        self._weights = {name: 1 / count for name, count in table.concepts().items()}
+        self._phrases: frozenset[str] = frozenset(table.phrases())
+        self._recent: OrderedDict[int, StudyRecord] = OrderedDict()
+        self._kept: tuple[StudyRecord, ...] | None = None
+        if statements or contrast:
+            self._kept = tuple(self._make(study) for study in self.study_ids)
+        self._refuse_silent(table)
+
+    def __len__(self) -> int:
+        return len(self.study_ids)
+
+    def __getitem__(self, at: Any) -> Any:
+        if self._kept is not None:
+            return self._kept[at]
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        at = range(len(self))[at]
+        if at not in self._recent:
+            self._recent[at] = self._make(self.study_ids[at])
+            while len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
+        self._recent.move_to_end(at)
+        return self._recent[at]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_recent": OrderedDict(), "_phrases": frozenset()}
+
+    def phrases(self) -> frozenset[str]:
+        """All phrases of all studies, present and absent; none in a process that it was sent to."""
+        return self._phrases
+
+    def knowledge(self) -> Iterable[Knowledge]:
+        """What the words of each study say, where the run asks for it."""
+        return (study.knowledge for study in self._kept or ())
+
+    def _make(self, study_id: str) -> StudyRecord:
+        entry = self._cache.entry(study_id)
         masks = tuple(m for m in entry.masks if m.voxels > 0 and m.phrases)
-        absent = tuple(dict.fromkeys(entry.absent))
-        stated = {" ".join(p.lower().split()) for m in masks for p in m.phrases}
-        both = [p for p in absent if " ".join(p.lower().split()) in stated]
-        if both:
+        weights = tuple(self._weights[concept(m)] for m in masks)
+        known = read_knowledge(entry, masks, statements=self._statements, contrast=self._contrast)
+        return StudyRecord(study_id, masks, weights, tuple(dict.fromkeys(entry.absent)), known)
+
+    def _refuse_disputed(self, table: StudyTable) -> None:
+        for study_id, phrase in zip(table.study_ids, table.column("disputed"), strict=True):
+            if phrase is not None:
+                raise CacheError(
+                    f"{study_id}: {phrase!r} is listed both for a mask and as absent; correct the manifest"
+                )
+
+    def _refuse_silent(self, table: StudyTable) -> None:
+        empty = zip(table.study_ids, table.empty("masks"), table.empty("absent"), strict=True)
+        for study_id in (s for s, no_masks, no_absent in empty if no_masks and no_absent):
+            if self._kept is not None:
+                known = self._kept[self.study_ids.index(study_id)].knowledge
+                if any(known.texts()) or known.sections:
+                    continue
+            also = ", labels or a report" if self._kept is not None else ""
             raise CacheError(
-                f"{entry.study_id}: {both[0]!r} is listed both for a mask and as absent; correct the manifest"
-            )
-        known = read_knowledge(entry, masks, statements=statements, contrast=contrast)
-        if not masks and not absent and not any(known.texts()) and not known.sections:
-            also = ", labels or a report" if statements or contrast else ""
-            raise CacheError(
-                f"{entry.study_id}: expected masks with phrases{also} or absent phrases to train on, found none; "
+                f"{study_id}: expected masks with phrases{also} or absent phrases to train on, found none; "
                 f"leave the study out of the split"
             )
-        found.append((entry.study_id, masks, absent, known))
-    counts = Counter(concept(m) for _, masks, _, _ in found for m in masks)
-    return tuple(StudyRecord(s, m, tuple(1 / counts[concept(r)] for r in m), a, k) for s, m, a, k in found)
 
 
 def concept(mask: MaskRecord) -> str:
-    """What masks of different studies have in common.
-
-    Findings of a study are numbered ("lesion_2", "lesions_1_3"); a number is no concept, or the rarest would be asked
-    about most. Structures keep theirs ("rib_left_5").
-    """
-    name = mask.label or mask.name
-    return _NUMBERS.sub("", name) or name if mask.finding_id is not None else name
+    """What masks of different studies have in common."""
+    return study_table.concept(mask.name, mask.label, mask.finding_id)
 
 
 def draw_mask(rng: np.random.Generator, study: StudyRecord, candidates: Sequence[int], finding_fraction: float) -> int:
@@ -105,14 +153,13 @@ def draw_mask(rng: np.random.Generator, study: StudyRecord, candidates: Sequence
     return candidates[min(int(np.searchsorted(steps, value * steps[-1], side="right")), len(candidates) - 1)]
 
 
-def all_texts(studies: Iterable[StudyRecord], *, wording: bool, swapped: bool) -> list[str]:
+def all_texts(studies: Studies, *, wording: bool, swapped: bool) -> list[str]:
     """Every phrase and statement that sampling can ever draw, sorted: what the embedding bank has to hold.
 
     Statements are asked as they stand: a report's sentence is wording enough.
     """
-    studies = tuple(studies)
-    phrases = {p for study in studies for p in study.phrases()}
-    statements = {t for study in studies for t in study.knowledge.texts()}
+    phrases: set[str] = set(studies.phrases())
+    statements = {t for known in studies.knowledge() for t in known.texts()}
     if swapped:
         phrases, statements = (ts | {s for t in ts if (s := swap_sides(t)) is not None} for ts in (phrases, statements))
     return sorted({text for p in phrases for text in (wordings(p) if wording else (p,))} | statements)

@@ -43,8 +43,8 @@ from vol3d.types import Array
 
 def readable(cache: Cache, split: str) -> list[str]:
     """Studies of a split with a report or questions to learn from."""
-    entries = (cache.entry(study) for study in cache.select(split))
-    return [e.study_id for e in entries if getattr(e, "report", None) or getattr(e, "qa", None)]
+    table = cache.table.of_split(split)
+    return [study for study, read in zip(table.study_ids, table.column("read"), strict=True) if read]
 
 
 @ranks.tiny_numbers(are_zero=True)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vol3d.cache import Cache, quarantined
+from vol3d.cache import Cache
 from vol3d.cache_write import abandoned
 from vol3d.errors import Vol3dError
 
@@ -234,9 +234,13 @@ def _cache(root: Path) -> Iterator[Check]:
 
 def _leftovers(cache: Cache) -> Iterator[Check]:
     counts: tuple[tuple[str, int, str], ...] = (
-        ("cache: quarantined", len(quarantined(cache.root)), f"reasons in {cache.root / 'quarantine.jsonl'}"),
+        ("cache: quarantined", len(cache.quarantine()), f"reasons in {cache.root / 'quarantine.jsonl'}"),
         ("cache: stale", len(cache.stale), "entries of studies that were quarantined since; vol3d verify names them"),
-        ("cache: unfinished", len(abandoned(cache.root)), "of writers that died; the next preprocessing removes them"),
+        (
+            "cache: unfinished",
+            sum(len(abandoned(r)) for r in cache.roots),
+            "of writers that died; the next preprocessing removes them",
+        ),
     )
     for name, count, step in counts:
         if count:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from preprocessing.manifest import BadRow, Row, read_manifest
+from preprocessing.manifest import BadRow, Row, check_shard, read_manifest
 from preprocessing.options import FILE_NAME, load_options
 from preprocessing.study import build_entry
 from preprocessing.transforms import PreprocessConfig
@@ -21,19 +21,20 @@ from vol3d.errors import ManifestError
 _NIFTI = (".nii.gz", ".nii")
 
 
-def studies_in(path: Path) -> list[Row | BadRow]:
-    """The studies that INPUT names.
+def studies_in(path: Path, shard: tuple[int, int] = (1, 1)) -> list[Row | BadRow]:
+    """The studies that INPUT names; of shard I/N the I-th of N and every N-th after it (1-based).
 
     A folder is one study: ``ct.nii.gz`` and/or ``pet.nii.gz`` (or ``.nii``), subfolders ``ct`` and/or ``pet`` with a
     DICOM series, or DICOM files of a CT and/or PET series anywhere below it; `preprocessing.options` in
     ``reading.yaml``. A file is a manifest.
 
     Raises:
-        ManifestError: nothing there, or no image in it; ConfigError if its options cannot be read.
+        ManifestError: nothing there, or no image in it.
+        ConfigError: its options cannot be read, or I is not one of 1 to N.
     """
     path = Path(path)
     if path.is_file():
-        return list(read_manifest(path))
+        return list(read_manifest(path, shard))
     if not path.is_dir():
         raise ManifestError(f"expected a study folder or a manifest at {path}, found nothing")
     images = {name: found for name in ("ct", "pet") if (found := _image_in(path, name)) is not None}
@@ -47,7 +48,10 @@ def studies_in(path: Path) -> list[Row | BadRow]:
         )
     study_id = _study_id(path.resolve().name)
     options = load_options(path / FILE_NAME) if (path / FILE_NAME).is_file() else None
-    return [Row(study_id=study_id, patient_id=study_id, ct=images.get("ct"), pet=images.get("pet"), reading=options)]
+    index, count = check_shard(shard)
+    ct, pet = images.get("ct"), images.get("pet")
+    rows: list[Row | BadRow] = [Row(study_id=study_id, patient_id=study_id, ct=ct, pet=pet, reading=options)]
+    return rows[index - 1 :: count]
 
 
 def _study_id(name: str) -> str:

@@ -10,7 +10,7 @@ import itertools
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -68,8 +68,13 @@ class _Item:
     name: str
     split: str
     patient: str
-    entry: Entry
-    image: str = field(default="")
+    cache: Cache
+    study_id: str
+    image: str
+
+    @property
+    def entry(self) -> Entry:
+        return self.cache.entry(self.study_id)
 
 
 def require_no_leakage(caches: Sequence[Path | str], *, near_duplicates: bool = True) -> LeakageReport:
@@ -116,13 +121,8 @@ def _items(caches: Sequence[Path | str]) -> list[_Item]:
     items = []
     for root, name in zip(roots, names, strict=True):
         cache = Cache(root)
-        for study_id in cache.study_ids:
-            entry = cache.entry(study_id)
-            split = entry.attributes.get("split")
-            if split is not None:
-                image = "ct" if "ct" in entry.images else "pet"
-                patient = str(entry.attributes.get("patient_key") or "")
-                items.append(_Item(f"{name}/{study_id}", split, patient, entry, image))
+        columns = [cache.table.column(c) for c in ("study_id", "split", "patient_key", "image")]
+        items += [_Item(f"{name}/{s}", split, p, cache, s, i) for s, split, p, i in zip(*columns, strict=True) if split]
     if not items:
         raise CacheError(f"expected studies with a split in {', '.join(map(str, roots))}, found none; set `split`")
     return items
@@ -168,10 +168,11 @@ def _same_scan(items: Sequence[_Item]) -> tuple[list[Leak], int, list[float]]:
 
 def _detail(item: _Item, step_mm: float) -> Detail:
     """From the coarsest level that is still as fine as the lattice."""
-    level, last = 0, int(item.entry.attributes["levels"]) - 1
-    while level < last and max(level_grid(item.entry.grid, level + 1).spacing_mm) <= step_mm:
+    entry = item.entry
+    level, last = 0, int(entry.attributes["levels"]) - 1
+    while level < last and max(level_grid(entry.grid, level + 1).spacing_mm) <= step_mm:
         level += 1
-    return detail_of(item.entry.read_level(item.image, level), step_mm)
+    return detail_of(entry.read_level(item.image, level), step_mm)
 
 
 Combination = tuple[str, str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def each_study(
     Raises:
         CheckpointError, ManifestError, ConfigError: nothing can be done at all.
     """
-    rows = sharded(studies_in(source), shard)
+    rows = studies_in(source, shard)
     recipe = from_tree(PreprocessConfig, checkpoint.recipe, "the checkpoint's recipe")
     summary = BatchSummary()
     with progress(name, len(rows), "studies", enabled=show_progress) as advance:
@@ -71,18 +71,6 @@ def each_study(
                 summary.failed[row.study_id] = f"{type(error).__name__}: {error}"
             advance()
     return summary
-
-
-def sharded(rows: Sequence[Row | BadRow], shard: tuple[int, int]) -> Sequence[Row | BadRow]:
-    """Rows I, I + N, ... of shard I/N.
-
-    Raises:
-        ConfigError: I is not one of 1 to N.
-    """
-    index, count = shard
-    if not 1 <= index <= count:
-        raise ConfigError(f"expected --shard I/N with 1 <= I <= N, found {index}/{count}")
-    return rows[index - 1 :: count]
 
 
 @dataclass(frozen=True, eq=False)

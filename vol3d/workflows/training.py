@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,8 +61,9 @@ def run_training(
     recipe = load_recipe(config_path)
     cache = Cache(cache_root)
     require_no_leakage([cache_root], near_duplicates=False)
-    entries = [cache.entry(study) for study in cache.select(config.data.val_split)]
-    refuse_test(entries)
+    entries = cache.entries(config.data.val_split)
+    refuse_test(entries[:1])  # they are all of one split
+    _report(cache, config)
     result = train(
         config, cache_root, out, recipe_digest=digest(recipe), init=init, resume=resume, dry_run=dry_run,
         validate=_validator(config, cache, entries[:VALIDATION_STUDIES]) if entries else None,
@@ -72,6 +74,19 @@ def run_training(
         ranks.barrier()  # the calibrated models are there
         train_reading(out, cache, config, config.read, resume)
     return result
+
+
+def _report(cache: Cache, config: RunConfig) -> None:
+    if ranks.join().rank:
+        return
+    counts = Counter(cache.table.column("split"))
+    log.info(
+        "%s: %d studies to train on, %d to validate with, %d others",
+        cache.root, counts[config.data.train_split], counts[config.data.val_split],
+        len(cache.table) - counts[config.data.train_split] - counts[config.data.val_split],
+    )  # fmt: skip
+    if left_out := cache.quarantine():
+        log.warning("%d studies are left out, quarantined by preprocessing (quarantine.jsonl says why)", len(left_out))
 
 
 def plan_training(config_path: Path, *, ranks: int = 1, overrides: Sequence[str] = ()) -> Plan:
@@ -121,8 +136,8 @@ def judge(ask: Ask, entries: Sequence[Entry]) -> dict[str, float]:
 
 def _finish(out: Path, cache: Cache, config: RunConfig, entries: Sequence[Entry]) -> None:
     """Calibrates every model of the run and records which phrases it was trained on."""
-    trained = [cache.entry(study) for study in cache.select(config.data.train_split)]
-    phrases = sorted({p for entry in trained for mask in entry.masks if mask.label for p in mask.phrases})
+    trained = cache.table.of_split(config.data.train_split).masks()
+    phrases = sorted({p for _, _, label, own in trained if label for p in own})
     known: dict[str, Calibrated] = {}  # best and last are often the same weights
     for name in RUN_CHOICES:
         folder = out / name

@@ -33,7 +33,7 @@ def verify(root: Path, *, near_duplicates: bool | None = None, show_progress: bo
     cache = Cache(root)
     if faults:
         return faults  # what cannot be read cannot be compared
-    sizes = Counter(split for s in cache.study_ids if (split := cache.entry(s).attributes.get("split")) is not None)
+    sizes = Counter(split for split in cache.table.column("split") if split is not None)
     if len(sizes) < 2:
         return faults
     pairs = sum(a * b for a, b in itertools.combinations(sizes.values(), 2))
