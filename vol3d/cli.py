@@ -528,6 +528,40 @@ def export(
 
 
 @app.command()
+def view(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A study's folder, as segment, findings, report or infer writes it.")
+    ],
+    source: Annotated[
+        Path | None, typer.Option(metavar="STUDY|MANIFEST", help="What was asked about: its images are shown.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(metavar="CACHE", help="Or a cache that holds the study.")] = None,
+    static: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one HTML file that needs nothing else, and end.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of this machine only; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser", help="Open the page in the default browser.")] = False,
+    assume_hu: Annotated[bool, typer.Option("--assume-hu", help="Trust that a suspicious CT holds HU.")] = False,
+) -> None:
+    """Look at a study: CT with PET and masks; a click on a sentence goes to its evidence. Ends with Ctrl-C.
+
+    Example: vol3d view out/reports/study --source study/
+    """
+    from vol3d.workflows.view import load, make_server, write_static
+
+    rendered = load(folder, source=source, cache=cache, assume_hu=assume_hu)
+    if static is not None:
+        size = write_static(rendered, static)
+        script_output.facts(file=static, bytes=size)
+        typer.echo(f"{static}: {size / 1e6:.1f} MB")
+        return
+    with make_server(rendered, port) as server:
+        typer.echo(f"{server.url} (this machine only; Ctrl-C ends)")
+        sys.stdout.flush()
+        server.serve(browser)
+
+
+@app.command()
 def demo(out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("out/demo")) -> None:
     """Phantom PET/CT through preprocess, train, segment and evaluate, with pictures; about ten minutes on two cores.
 

@@ -62,7 +62,5 @@ def combine(masks: Iterable[tuple[int, Array]], grid: Grid) -> LabelMap | None:
     if len(used) > np.iinfo(np.uint16).max:
         raise Vol3dError(f"expected at most 65,535 different overlaps of masks, found {len(used)}; show fewer masks")
     array_ZYX = np.searchsorted(used, codes_ZYX).astype(np.uint8 if len(used) <= 256 else np.uint16)
-    start, stop = tuple(map(int, low)), tuple(map(int, high))
-    return LabelMap(
-        array_ZYX, grid.crop((start[0], start[1], start[2]), (stop[0], stop[1], stop[2])), tuple(sets[c] for c in used)
-    )
+    part = grid.crop((int(low[0]), int(low[1]), int(low[2])), (int(high[0]), int(high[1]), int(high[2])))
+    return LabelMap(array_ZYX, part, tuple(sets[c] for c in used))

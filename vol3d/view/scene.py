@@ -84,7 +84,13 @@ def render(scene: Scene) -> Rendered:
             volumes[f"{name}.nii"] = image_bytes(scene.images[name], shown)
             grid = scene.images[name].grid
             images.append(
-                {"kind": name, "file": f"{name}.nii", "shown": shown, "spacing_mm": grid.spacing_mm, "shape": grid.shape}
+                {
+                    "kind": name,
+                    "file": f"{name}.nii",
+                    "shown": shown,
+                    "spacing_mm": grid.spacing_mm,
+                    "shape": grid.shape,
+                }
             )
     labels = []
     for number, (grid, members) in enumerate(_by_grid(scene.masks)):

@@ -45,7 +45,7 @@ class Mip {
     return { left: (this.canvas.width - w * scale) / 2, top: (this.canvas.height - h * scale) / 2, w: w * scale, h: h * scale };
   }
 
-  draw(suv, crosshairMm, hidden, current) {
+  draw(suv, crosshairMm, shows, current) {
     const ratio = window.devicePixelRatio || 1, box = this.canvas.getBoundingClientRect();
     [this.canvas.width, this.canvas.height] = [Math.max(1, box.width * ratio), Math.max(1, box.height * ratio)];
     const [width, height] = this.size, picture = new OffscreenCanvas(width, height), pen = picture.getContext("2d");
@@ -60,8 +60,7 @@ class Mip {
     }
     pen.putImageData(data, 0, 0);
     const context = this.canvas.getContext("2d"), { left, top, w, h } = this.place();
-    context.fillStyle = "#fff";
-    context.fillRect(0, 0, this.canvas.width, this.canvas.height);
+    context.clearRect(0, 0, this.canvas.width, this.canvas.height);
     context.drawImage(picture, left, top, w, h);
     const [x, y] = this.pixelOf(crosshairMm);
     context.strokeStyle = "#0a8f80";
@@ -73,7 +72,7 @@ class Mip {
       context.stroke();
     }
     for (const mask of this.record.masks) {
-      if (hidden.has(mask.id) || mask.point.kind !== "hottest") continue;
+      if (!shows(mask.id) || mask.point.kind !== "hottest") continue;
       const [px, py] = this.pixelOf(mask.point.mm);
       context.beginPath();
       context.arc(px, py, (mask.id === current ? 7 : 4.5) * ratio, 0, 2 * Math.PI);
@@ -84,10 +83,10 @@ class Mip {
       context.strokeStyle = mask.colour;
       context.stroke();
     }
-    context.fillStyle = "#555";
-    context.font = `${12 * ratio}px system-ui, sans-serif`;
-    context.fillText("R", 4 * ratio, 15 * ratio);
-    context.fillText("L", this.canvas.width - 13 * ratio, 15 * ratio);
+    context.fillStyle = "#7a4b00";
+    context.font = `600 ${13 * ratio}px system-ui, sans-serif`;
+    context.fillText("R", left + 4 * ratio, top + h / 2);
+    context.fillText("L", left + w - 12 * ratio, top + h / 2);
   }
 
   pixelOf(mm) {

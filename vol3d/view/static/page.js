@@ -7,9 +7,9 @@ const KEYS = [
   ["m a c s r", "three planes, axial, coronal, sagittal, 3D"], ["p", "PET projection (MIP) on and off"],
   ["up, down", "next, previous slice (axial, or the plane shown)"], ["left, right", "the same across"],
   ["1 \u2013 6", `CT window: ${WINDOWS.map(w => w[0]).join(", ")}`], ["f", "PET on and off"], ["- =", "PET opacity"],
-  ["h", "masks on and off"], ["[ ]", "mask opacity"], ["o", "outlines"], ["z x 0", "zoom in, out, whole image"], ["?", "these keys"],
+  ["h", "masks on and off"], ["i", "only the mask looked at"], ["[ ]", "mask opacity"], ["o", "outlines"], ["z x 0", "zoom in, out, whole image"], ["?", "these keys"],
 ];
-const MOUSE = [["left", "moves the crosshair; wheel: slices"], ["right drag", "CT window"], ["middle drag", "moves and zooms"], ["shift and drag", "measures"]];
+const MOUSE = [["left", "moves the crosshair; wheel: slices, with ctrl: zoom"], ["right drag", "CT window"], ["middle drag", "moves and zooms"], ["shift and drag", "measures"]];
 
 class View {
   constructor() {
@@ -22,15 +22,17 @@ class View {
 
   async start() {
     this.build();
-    await this.stage.start(loadVolume, () => this.located());
+    const loaded = () => {
+      this.setPet(this.stage.petOpacity, this.suv);
+      this.setWindow(0);
+    };
+    await this.stage.start(loadVolume, loaded, () => this.located());
     if (this.stage.volumes.pet) {
       this.mip = new Mip(byId("mip-canvas"), this.stage.volumes.pet, record);
       byId("mip-toggle").hidden = false;
       this.toggleMip(true);
       new ResizeObserver(() => this.drawMip()).observe(byId("mip-canvas"));
     }
-    this.setPet(this.stage.petOpacity, this.suv);
-    this.setWindow(0);
     this.stage.onWindow = () => { byId("window").value = ""; };
     const first = record.report?.sentences.findIndex(s => s.masks.length) ?? -1;
     if (first >= 0) this.readSentence(first);
@@ -56,7 +58,7 @@ class View {
     }
     this.tabs = tabs.map(tab => tab[0]);
     this.open(this.tabs[0]);
-    byId("window").append(...WINDOWS.map(([name, centre, width], i) => make("option", { value: i }, `${name} (${centre} / ${width})`)), make("option", { value: "", hidden: true }, "own"));
+    byId("window").append(...WINDOWS.map(([name, centre, width], i) => make("option", { value: i, title: `centre ${centre} HU, width ${width} HU` }, name)), make("option", { value: "", hidden: true }, "own"));
     byId("window").onchange = event => this.setWindow(Number(event.target.value));
     byId("window-label").hidden = !record.images.some(i => i.kind === "ct");
     const fused = record.images.length > 1, pet = record.images.some(i => i.kind === "pet");
@@ -79,8 +81,16 @@ class View {
       if (mm) this.stage.moveTo(mm);
     };
     window.addEventListener("keydown", event => this.key(event), true);
-    for (const kind of ["keydown", "keyup", "dblclick"]) byId("gl").addEventListener(kind, event => event.stopImmediatePropagation(), true);
-    byId("gl").addEventListener("dblclick", () => this.stage.zoom(null));
+    for (const kind of ["keydown", "keyup", "dblclick"]) { // NiiVue's own: other keys, another contrast
+      byId("view").addEventListener(kind, event => { if (kind !== "dblclick") event.stopPropagation(); }, true);
+    }
+    byId("view").addEventListener("dblclick", () => this.stage.zoom(null));
+    byId("view").addEventListener("wheel", event => {
+      if (!event.ctrlKey) return;
+      event.preventDefault();
+      event.stopPropagation();
+      this.stage.zoom(event.deltaY < 0 ? 1.15 : 1 / 1.15);
+    }, { capture: true, passive: false });
   }
 
   open(id) {
@@ -109,6 +119,7 @@ class View {
 
   mark(mask) {
     this.mask = mask;
+    if (this.stage.only !== null && mask !== null) this.isolate(true);
     for (const element of document.querySelectorAll("[data-sentence]")) element.classList.toggle("current", Number(element.dataset.sentence) === this.sentence);
     for (const element of document.querySelectorAll("[data-mask]")) element.classList.toggle("current", mask !== null && Number(element.dataset.mask) === mask);
     const current = document.querySelector(this.sentence === null ? `#${this.tab} .current` : ".sentence.current");
@@ -125,7 +136,7 @@ class View {
       const volume = this.stage.volumes[kind], index = indexAt(volume.hdr, mm);
       return index < 0 ? null : kind === "ct" ? `${Math.round(volume.img[index])} HU` : `SUV ${volume.img[index].toFixed(2)}`;
     });
-    byId("values").textContent = values.filter(Boolean).join("   ");
+    byId("values").replaceChildren(...values.filter(Boolean).map(value => make("b", {}, value)));
     const here = this.stage.masksAt(mm);
     byId("here").replaceChildren(...here.map(id => make("span", {}, dot(record.masks[id].colour), record.masks[id].name)));
     byId("here").dataset.masks = here.join(",");
@@ -176,7 +187,7 @@ class View {
   }
 
   drawMip() {
-    if (this.mip && !byId("mip").hidden) this.mip.draw(this.suv, this.stage.crosshairMm(), this.stage.hidden, this.mask);
+    if (this.mip && !byId("mip").hidden) this.mip.draw(this.suv, this.stage.crosshairMm(), id => this.stage.shows(id), this.mask);
   }
 
   show(id, on) {
@@ -196,12 +207,19 @@ class View {
     this.drawMip();
   }
 
+  isolate(on = this.stage.only === null) {
+    this.stage.only = on ? this.mask : null;
+    byId("only-mask").checked = this.stage.only !== null;
+    this.stage.applyMasks();
+    this.drawMip();
+  }
+
   // -- keys ----------------------------------------------------------------------------------------------------------
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open || /^(SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
     const focused = event.target.closest?.("[tabindex], button, input");
     if ((event.key === "Enter" || event.key === " ") && focused) {
-      if (focused.matches("div, tr")) { focused.click(); event.preventDefault(); }
+      if (focused.matches("div, tbody")) { focused.click(); event.preventDefault(); }
       return;
     }
     if (event.target.type === "range" && event.key.startsWith("Arrow")) return;
@@ -220,7 +238,7 @@ class View {
       p: () => this.mip && this.toggleMip(), o: () => this.toggleOutline(), "?": () => byId("help").showModal(),
       f: () => this.setPet(stage.petOpacity ? ((this.before = stage.petOpacity), 0) : (this.before ?? 0.45), this.suv),
       "-": () => this.setPet(stage.petOpacity - 0.1, this.suv), "=": () => this.setPet(stage.petOpacity + 0.1, this.suv),
-      h: () => this.showAll(stage.hidden.size > 0),
+      h: () => this.showAll(stage.hidden.size > 0), i: () => this.isolate(),
       "[": () => this.setMasks(stage.maskOpacity - 0.1), "]": () => this.setMasks(stage.maskOpacity + 0.1),
       z: () => stage.zoom(1.25), x: () => stage.zoom(0.8), 0: () => stage.zoom(null),
       ArrowUp: () => stage.step(plane, 1), ArrowDown: () => stage.step(plane, -1),

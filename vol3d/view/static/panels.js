@@ -1,7 +1,7 @@
 // The tabs: report, findings, measurements. All text is set as text, never as markup.
-const FIGURES = [ // key, head, digits
-  ["probability", "prob.", 2], ["volume_ml", "ml", 1], ["longest_diameter_mm", "long mm", 1], ["short_diameter_mm", "short mm", 1],
-  ["slice", "slice", 0], ["suv_max", "SUV\u00a0max", 2], ["suv_mean", "mean", 2], ["suv_peak", "peak", 2], ["tlg_g", "TLG g", 1],
+const FIGURES = [ // key, head, digits, unit
+  ["probability", "prob", 2, ""], ["volume_ml", "volume", 1, "ml"], ["longest_diameter_mm", "long", 1, "mm"], ["short_diameter_mm", "short", 1, "mm"],
+  ["slice", "slice", 0, ""], ["suv_max", "max", 2, "SUV"], ["suv_mean", "mean", 2, "SUV"], ["suv_peak", "peak", 2, "SUV"], ["tlg_g", "TLG", 1, "g"],
 ];
 const ORIGINS = { report: "Lesions of the report", segmentation: "Asked for", findings: "Findings" };
 
@@ -73,7 +73,7 @@ function findingsPanel(record, view) {
     bar.children[1].style.left = at(spread?.low ?? 0);
     bar.children[1].style.width = at((spread?.high ?? 0) - (spread?.low ?? 0));
     if (bar.children[2]) bar.children[2].style.left = at(finding.threshold);
-    const share = value => (typeof value === "number" ? percent(value) : "unknown");
+    const share = (value, count) => (typeof value === "number" ? percent(value) : "unknown") + (typeof count === "number" ? ` of ${count}` : "");
     panel.append(make("div", {
       class: `finding ${finding.mask === null ? "" : "linked"}`, "data-finding": finding.name, "data-mask": finding.mask, tabindex: finding.mask === null ? null : "0",
       onclick: () => finding.mask !== null && view.select(finding.mask),
@@ -81,7 +81,7 @@ function findingsPanel(record, view) {
       make("div", { class: "top" }, make("b", {}, finding.mask === null ? "" : dot(record.masks[finding.mask].colour), finding.name), badge(finding.state)),
       bar,
       make("div", { class: "small" }, `probability ${finding.probability.toFixed(2)}`, spread ? `, wordings ${spread.low.toFixed(2)} to ${spread.high.toFixed(2)}` : "", `, threshold ${figure(finding.threshold, 2)}`),
-      make("div", { class: "small quiet" }, point ? `operating point ${point.name ?? record.made.point ?? ""}: sensitivity ${share(point.sensitivity)}, specificity ${share(point.specificity)}` : "",
+      make("div", { class: "small quiet" }, point ? `operating point ${point.name ?? record.made.point ?? ""}: sensitivity ${share(point.sensitivity, point.positives)}, specificity ${share(point.specificity, point.negatives)}` : "",
         finding.reason ? ` (${finding.reason})` : ""),
     ));
   }
@@ -92,19 +92,20 @@ function measurementsPanel(record, view) {
   const panel = make("div", { class: "panel" });
   const used = FIGURES.filter(([key]) => record.masks.some(mask => typeof mask[key] === "number"));
   const all = make("input", { type: "checkbox", id: "all-masks", checked: true, onchange: event => view.showAll(event.target.checked) });
-  if (record.masks.length) panel.append(make("p", { class: "small" }, make("label", {}, all, " all masks shown")));
+  const only = make("input", { type: "checkbox", id: "only-mask", onchange: event => view.isolate(event.target.checked) });
+  if (record.masks.length) panel.append(make("p", { class: "small pair" }, make("label", {}, all, " all masks"), make("label", {}, only, " only the one looked at")));
   for (const origin of Object.keys(ORIGINS)) {
-    const rows = record.masks.filter(mask => mask.origin === origin).map(mask => make("tr", { "data-mask": mask.id, tabindex: "0", onclick: () => view.select(mask.id) },
-      make("td", {}, make("input", {
-        type: "checkbox", checked: true, "data-show": mask.id, "aria-label": `show ${mask.name}`,
-        onclick: event => { event.stopPropagation(); view.show(mask.id, event.target.checked); },
-      })),
-      make("td", { class: "name" }, dot(mask.colour), mask.name),
-      ...used.map(([key, , digits]) => make("td", {}, figure(mask[key], digits)))));
-    if (!rows.length) continue;
-    panel.append(make("h2", {}, ORIGINS[origin]), make("div", { class: "wide" }, make("table", {},
-      make("thead", {}, make("tr", {}, make("th"), make("th", { class: "name" }, ""), ...used.map(([, head]) => make("th", {}, head)))),
-      make("tbody", {}, ...rows))));
+    const masks = record.masks.filter(mask => mask.origin === origin);
+    if (!masks.length) continue;
+    const head = make("thead", {}, make("tr", {}, ...used.map(([, name, , unit]) => make("th", {}, name, make("small", {}, unit)))));
+    const groups = masks.map(mask => make("tbody", { "data-mask": mask.id, tabindex: "0", onclick: () => view.select(mask.id) },
+      make("tr", {}, make("td", { class: "name", colspan: used.length },
+        make("input", {
+          type: "checkbox", checked: true, "data-show": mask.id, "aria-label": `show ${mask.name}`,
+          onclick: event => { event.stopPropagation(); view.show(mask.id, event.target.checked); },
+        }), dot(mask.colour), mask.name, mask.mentioned === false ? make("span", { class: "quiet" }, " (not told in the report)") : null)),
+      make("tr", {}, ...used.map(([key, , digits]) => make("td", {}, figure(mask[key], digits))))));
+    panel.append(make("h2", {}, ORIGINS[origin]), make("table", {}, head, ...groups));
   }
   const without = record.answers.filter(answer => answer.mask === null);
   if (without.length) {

@@ -3,7 +3,7 @@ const WINDOWS = [ // name, centre, width in HU
   ["soft tissue", 40, 400], ["lung", -600, 1500], ["bone", 500, 2000], ["liver", 80, 150], ["brain", 40, 80], ["mediastinum", 50, 350],
 ];
 const PLANES = { axial: 0, coronal: 1, sagittal: 2, render: 4 };
-const GAP = 0.004;
+const GAP = 6; // pixels between pictures
 
 class Stage {
   constructor(canvas, record) {
@@ -11,11 +11,12 @@ class Stage {
     this.record = record;
     this.layout = "multi";
     this.hidden = new Set();
-    this.petOpacity = record.images.length > 1 ? 0.45 : 1;
-    this.maskOpacity = 0.25;
+    this.only = null;
+    this.petOpacity = record.images.length > 1 ? 0.6 : 1;
+    this.maskOpacity = 0.15;
     this.outline = true;
     this.nv = new globalThis.Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [0.2, 0.9, 0.8, 0.75], crosshairWidth: 1, crosshairWidthUnit: "voxels", crosshairGap: 6,
+      backColor: [0, 0, 0, 1], crosshairColor: [0.2, 0.9, 0.8, 0.75], crosshairWidth: 0.25, crosshairWidthUnit: "percent", crosshairGap: 8,
       isRadiologicalConvention: true, sagittalNoseLeft: true, isOrientationTextVisible: true, showAllOrientationMarkers: true,
       fontColor: [1, 0.85, 0.45, 1], show3Dcrosshair: true, dragAndDropEnabled: false, logLevel: "error", loadingText: "",
       multiplanarShowRender: 0, selectionBoxColor: [1, 1, 1, 0.3],
@@ -23,7 +24,7 @@ class Stage {
     });
   }
 
-  async start(load, located) {
+  async start(load, loaded, located) {
     await this.nv.attachToCanvas(this.canvas);
     smoothFloats(this.nv.gl);
     this.nv.onLocationChange = located;
@@ -31,22 +32,24 @@ class Stage {
     const layers = [...this.record.images, ...this.record.labels];
     const sources = await Promise.all(layers.map(layer => load(layer.file)));
     const ground = this.record.images[0].kind;
+    this.nv.updateGLVolume = () => {}; // NiiVue would draw all layers anew for each that arrives
     await this.nv.loadVolumes(layers.map((layer, i) => ({
       url: sources[i], name: layer.file, opacity: 1,
       colormap: layer.kind === "ct" || !layer.kind ? "gray" : ground === "pet" ? "gray" : "hot",
     })));
     sources.forEach(source => source.startsWith("blob:") && URL.revokeObjectURL(source));
     this.volumes = Object.fromEntries(layers.map((layer, i) => [layer.kind ?? layer.file, this.nv.volumes[i]]));
-    const pet = this.volumes.pet;
-    if (pet) {
-      pet.opacity = this.petOpacity;
-      if (ground === "pet") pet.colormapInvert = true;
-    }
+    this.fused = ground === "ct" && Boolean(this.volumes.pet);
+    if (ground === "pet") this.volumes.pet.colormapInvert = true;
     this.labels = this.record.labels.map(layer => {
       const volume = this.volumes[layer.file];
       return { volume, sets: layer.sets, codes: volume.img.slice() };
     });
     this.applyMasks();
+    loaded();
+    delete this.nv.updateGLVolume;
+    this.nv.updateGLVolume();
+    this.live = true;
     this.setLayout("multi");
     new ResizeObserver(() => this.arrange()).observe(this.canvas.parentElement);
   }
@@ -86,15 +89,15 @@ class Stage {
   setLayout(name) {
     this.layout = name;
     this.nv.clearCustomLayout();
-    this.nv.setSliceType(name === "multi" ? 3 : PLANES[name]);
+    this.nv.setSliceType(name === "render" ? 4 : 3);
     this.arrange();
   }
 
-  arrange() { // three planes as large as they can be
-    if (this.layout !== "multi") return;
+  arrange() { // the planes as large as they can be; each tile as large as its picture, at whose edges NiiVue writes R, L, ...
     const box = this.canvas.parentElement.getBoundingClientRect();
-    if (!box.width || !box.height) return;
-    this.nv.setCustomLayout(bestLayout(this.extent(), box.width, box.height));
+    if (this.layout === "render" || !box.width || !box.height) return;
+    const planes = this.layout === "multi" ? null : [PLANES[this.layout]];
+    this.nv.setCustomLayout(bestLayout(this.extent(), box.width, box.height, planes));
   }
 
   extent() { // mm along x, y, z of the ground
@@ -115,10 +118,15 @@ class Stage {
     const pet = this.volumes.pet;
     if (!pet) return;
     [pet.opacity, pet.cal_min, pet.cal_max] = [opacity, 0, suv];
+    if (this.fused) { // low uptake lets the CT through: opacity grows with the square of the SUV up to here
+      pet.colormapType = 2;
+      pet.cal_min = 0.35 * suv;
+    }
     this.redraw(pet === this.nv.volumes[0]);
   }
 
   redraw(ground) { // overlays blend in order, so they are redrawn together; once a frame at most
+    if (!this.live) return;
     this.stale = { ground: ground || this.stale?.ground, overlays: !ground || this.stale?.overlays };
     this.frame ??= requestAnimationFrame(() => {
       const { ground: first, overlays } = this.stale;
@@ -134,7 +142,7 @@ class Stage {
     for (const { volume, sets, codes } of this.labels) {
       const shown = [""], table = new Uint16Array(sets.length);
       sets.forEach((set, code) => {
-        const key = set.filter(id => !this.hidden.has(id)).join();
+        const key = set.filter(id => this.shows(id)).join();
         table[code] = shown.includes(key) ? shown.indexOf(key) : shown.push(key) - 1;
       });
       for (let i = 0; i < codes.length; i++) volume.img[i] = table[codes[i]];
@@ -167,7 +175,7 @@ class Stage {
     return found;
   }
 
-  colourOf(id) { return this.record.masks[id].colour; }
+  shows(id) { return this.only === null ? !this.hidden.has(id) : id === this.only; }
 }
 
 function smoothFloats(gl) { // the PET between its voxels: NiiVue samples overlays at the nearest voxel
@@ -181,25 +189,24 @@ function smoothFloats(gl) { // the PET between its voxels: NiiVue samples overla
   };
 }
 
-function bestLayout([x, y, z], width, height) {
-  const sizes = { 0: [x, y], 1: [x, z], 2: [y, z] };
-  const options = [];
-  for (const part of [0.45, 0.5, 0.55, 0.6, 0.65]) {
-    for (const cut of [0.4, 0.5, 0.6]) {
+function bestLayout([x, y, z], width, height, planes) {
+  const sizes = { 0: [x, y], 1: [x, z], 2: [y, z] }, whole = x + x + y;
+  const options = planes ? [[[planes[0], [0, 0, 1, 1]]]] : [[[0, [0, 0, x / whole, 1]], [1, [x / whole, 0, x / whole, 1]], [2, [(2 * x) / whole, 0, y / whole, 1]]]];
+  for (const part of planes ? [] : [0.4, 0.45, 0.5, 0.55, 0.6, 0.65]) {
+    for (const cut of [0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65]) {
       for (const [big, top, bottom] of [[0, 1, 2], [1, 0, 2]]) {
         options.push([[big, [0, 0, part, 1]], [top, [part, 0, 1 - part, cut]], [bottom, [part, cut, 1 - part, 1 - cut]]]);
       }
     }
   }
-  const whole = x + x + y;
-  options.push([[0, [0, 0, x / whole, 1]], [1, [x / whole, 0, x / whole, 1]], [2, [(2 * x) / whole, 0, y / whole, 1]]]);
-  const area = ([plane, [, , w, h]]) => {
-    const scale = Math.min((w * width) / sizes[plane][0], (h * height) / sizes[plane][1]);
-    return scale * scale * sizes[plane][0] * sizes[plane][1];
-  };
-  const total = option => option.reduce((sum, tile) => sum + Math.sqrt(area(tile)), 0); // no plane is starved for another
+  const scaleOf = (plane, [, , w, h]) => Math.min((w * width - GAP) / sizes[plane][0], (h * height - GAP) / sizes[plane][1]);
+  // the lengths of the pictures' diagonals, so that no plane is starved for another
+  const total = option => option.reduce((sum, [plane, tile]) => sum + scaleOf(plane, tile) * Math.hypot(...sizes[plane]), 0);
   const best = options.reduce((a, b) => (total(b) > total(a) ? b : a));
-  return best.map(([sliceType, [l, t, w, h]]) => ({ sliceType, position: [l, t, w - GAP, h - GAP] }));
+  return best.map(([plane, [l, t, w, h]]) => {
+    const scale = scaleOf(plane, [l, t, w, h]), [pw, ph] = [(scale * sizes[plane][0]) / width, (scale * sizes[plane][1]) / height];
+    return { sliceType: plane, position: [l + (w - pw) / 2, t + (h - ph) / 2, pw, ph] };
+  });
 }
 
 function rgb(hex) { return [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16)); }

@@ -1,0 +1,320 @@
+"""`vol3d view`: what the other commands wrote about a study, beside its images, as a page in a browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from preprocessing.manifest import BadRow
+from preprocessing.options import DEFAULT
+from preprocessing.reading import read_image
+from vol3d.cache import Cache
+from vol3d.errors import ConfigError, GeometryError, ManifestError
+from vol3d.export.nifti import read_array
+from vol3d.files import write_whole
+from vol3d.geometry import Grid
+from vol3d.types import Array
+from vol3d.view.page import served_page, static_page
+from vol3d.view.points import evidence_point
+from vol3d.view.scene import MaskItem, Rendered, Scene, render
+from vol3d.view.server import PageServer
+from vol3d.volume import Volume
+from vol3d.workflows.inputs import studies_in
+
+RECORDS = {"report": "report.json", "segmentation": "segmentation.json", "findings": "findings.json"}
+_NEEDED = {"report": ("sentences", "lesions"), "segmentation": ("answers",), "findings": ("findings",)}
+_NOT_SHOWN = (
+    "expected the images that {folder} was made from, found none named: pass --source with the study folder or "
+    "manifest, or --cache with a cache that holds {study}"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A study's images as they are shown, and the grids that masks may lie on."""
+
+    shown: Mapping[str, Volume]
+    source_grids: Mapping[str, Grid]
+    notes: tuple[str, ...] = ()
+
+
+def write_static(rendered: Rendered, path: Path) -> int:
+    """Writes the page as one file and returns its size in bytes.
+
+    Raises:
+        BundleError: NiiVue is not installed.
+    """
+    data = static_page(rendered).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, data)
+    return len(data)
+
+
+def make_server(rendered: Rendered, port: int = 0) -> PageServer:
+    """The page and its volumes on a port of this machine.
+
+    Raises:
+        BundleError: NiiVue is not installed. Vol3dError: the port is taken.
+    """
+    files = {f"volumes/{name}": data for name, data in rendered.volumes.items()}
+    return PageServer({"index.html": served_page(rendered).encode(), **files}, port)
+
+
+def load(folder: Path, *, source: Path | None = None, cache: Path | None = None, assume_hu: bool = False) -> Rendered:
+    """Gathers one study.
+
+    Args:
+        folder: a study's folder as `vol3d segment`, `findings`, `report` or `infer` writes it, or one that holds a
+            single such folder.
+        source: the study folder or manifest that was asked about. Images are read from there as they are.
+        cache: or a cache that holds the study: the CT is then shown as preprocessed, the PET on its own grid.
+        assume_hu: as in `vol3d segment`.
+
+    Raises:
+        ConfigError, ManifestError: a study, its records or its images are not to be found.
+        GeometryError: masks do not lie on the grid of the images: they are another study's.
+    """
+    folder = study_folder(Path(folder))
+    records = read_records(folder)
+    study_id = str(next(iter(records.values()))["study_id"])
+    if (source is None) == (cache is None):
+        if source is None:
+            raise ConfigError(_NOT_SHOWN.format(folder=folder, study=study_id))
+        raise ConfigError("expected either --source or --cache, found both")
+    images = _from_source(study_id, source, assume_hu) if source else _from_cache(study_id, Path(str(cache)))
+    return render(scene_of(folder, study_id, records, images))
+
+
+def study_folder(folder: Path) -> Path:
+    """The folder itself, or the only study's folder in it.
+
+    Raises:
+        ConfigError: there are no records, or those of several studies.
+    """
+    if not folder.is_dir():
+        raise ConfigError(
+            f"expected a folder that vol3d segment, findings, report or infer wrote, found none: {folder}"
+        )
+    if any((folder / name).is_file() for name in RECORDS.values()):
+        return folder
+    inside = sorted({p.parent for name in RECORDS.values() for p in folder.glob(f"*/{name}")})
+    if len(inside) == 1:
+        return inside[0]
+    names = ", ".join(p.name for p in inside[:5]) + (", ..." if len(inside) > 5 else "")
+    hint = f"found {len(inside)} studies ({names}): name one of them" if inside else "found none"
+    raise ConfigError(f"expected a study's folder with {', '.join(RECORDS.values())} at {folder}, {hint}")
+
+
+def read_records(folder: Path) -> dict[str, dict[str, Any]]:
+    """The records of a study's folder, by the command that wrote them; all of one study.
+
+    Raises:
+        ConfigError: one cannot be read, or they name different studies.
+    """
+    records = {}
+    for kind, name in RECORDS.items():
+        if not (folder / name).is_file():
+            continue
+        try:
+            record = json.loads((folder / name).read_text(encoding="utf-8"))
+            missing = [key for key in ("study_id", *_NEEDED[kind]) if key not in record]
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"expected {folder / name} as vol3d writes it, found {error}; run the command again"
+            ) from None
+        if missing:
+            raise ConfigError(f"expected {', '.join(missing)} in {folder / name}, found none; run the command again")
+        records[kind] = record
+    studies = sorted({str(record["study_id"]) for record in records.values()})
+    if len(studies) > 1:
+        raise ConfigError(f"expected records of one study in {folder}, found {', '.join(studies)}")
+    return records
+
+
+def scene_of(folder: Path, study_id: str, records: Mapping[str, dict[str, Any]], images: Images) -> Scene:
+    """What the page shows of a study."""
+    masks: list[MaskItem] = []
+    number: dict[str, int] = {}
+    for item in _masks(folder, records, images):
+        number[item.key] = len(masks)
+        masks.append(item)
+    report, segmentation, findings = (records.get(kind) for kind in ("report", "segmentation", "findings"))
+    made = next(iter(records.values()))
+    return Scene(
+        study_id=study_id,
+        images=images.shown,
+        notes=images.notes,
+        masks=masks,
+        report=None if report is None else _report(report, number),
+        findings=[] if findings is None else [_finding(f, number) for f in findings["findings"]],
+        answers=[] if segmentation is None else [
+            {"prompt": a["prompt"], "state": a["state"], "probability": a["probability"], "mask": number.get(a["file"])}
+            for a in segmentation["answers"]
+        ],
+        made=_made(made, report, findings),
+    )  # fmt: skip
+
+
+def _made(
+    record: Mapping[str, Any], report: Mapping[str, Any] | None, findings: Mapping[str, Any] | None
+) -> dict[str, str]:
+    provenance = record.get("provenance") or {}
+    facts = {
+        "vol3d": provenance.get("vol3d"),
+        "weights": str(provenance.get("weights_sha256") or "")[:12],
+        "made": record.get("created"),
+        "writer": (report or {}).get("writer"),
+        "point": (findings or {}).get("point"),
+    }
+    return {key: str(value) for key, value in facts.items() if value}
+
+
+def _masks(folder: Path, records: Mapping[str, dict[str, Any]], images: Images) -> Iterator[MaskItem]:
+    """Masks that hold a voxel: lesions of the report, answers, findings."""
+    for lesion in (records.get("report") or {}).get("lesions", ()):
+        if lesion["file"]:
+            figures = {**lesion["measurement"], "probability": lesion["probability"], "mentioned": lesion["mentioned"]}
+            yield from _item(folder, "report", lesion["file"], lesion["phrase"], figures, images, lesion["pet_file"])
+    for answer in (records.get("segmentation") or {}).get("answers", ()):
+        if answer["state"] == "present":
+            yield from _item(folder, "segmentation", answer["file"], answer["prompt"], _flat(answer), images)
+    for finding in (records.get("findings") or {}).get("findings", ()):
+        evidence = finding["evidence"]
+        if evidence["mask"]:
+            figures = {**_flat(evidence), "probability": finding["probability"]}
+            yield from _item(folder, "findings", evidence["mask"], _words(finding["name"]), figures, images)
+
+
+def _flat(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of `vol3d segment` under the names that a report's have."""
+    where = answer.get("slices") or {}
+    kept = ("probability", "volume_ml", "suv_max", "suv_mean", "suv_peak", "tlg_g")
+    return {**{key: answer.get(key) for key in kept}, "series": where.get("series"), "slice": where.get("largest")}
+
+
+def _item(
+    folder: Path,
+    origin: str,
+    file: str,
+    name: str,
+    figures: Mapping[str, Any],
+    images: Images,
+    pet_file: str | None = None,
+) -> Iterator[MaskItem]:
+    grid, mask_ZYX = _mask(folder, file, images)
+    pet = images.shown.get("pet")
+    pet_mask_ZYX = None
+    if pet is not None and pet_file:
+        pet_grid, pet_mask_ZYX = _mask(folder, pet_file, images)
+        if not pet_grid.same_as(pet.grid):
+            raise GeometryError(f"expected {folder / pet_file} on the PET's grid {pet.grid}, found {pet_grid}")
+    point = evidence_point(mask_ZYX, grid, pet, pet_mask_ZYX, figures.get("suv_max"))
+    if point is not None:
+        yield MaskItem(
+            key=file, name=name, origin=origin, grid=grid, load=lambda: read_array(folder / file), point=point,
+            voxels=int(np.count_nonzero(mask_ZYX)), figures=figures,
+        )  # fmt: skip
+
+
+def _mask(folder: Path, file: str, images: Images) -> tuple[Grid, Array]:
+    """A mask and the source grid that it lies on.
+
+    Raises:
+        ConfigError: there is no such file, or no NIfTI in it.
+        GeometryError: it lies on no grid of the study.
+    """
+    path = folder / file
+    try:
+        image = nib.Nifti1Image.from_filename(path)
+    except (OSError, nib.filebasedimages.ImageFileError) as error:
+        raise ConfigError(
+            f"expected a mask at {path}, found none that can be read ({error}); run the command again"
+        ) from None
+    x, y, z = image.shape[:3]
+    found = Grid.from_xyz((x, y, z), image.affine)
+    for grid in images.source_grids.values():
+        if grid.same_as(found):
+            return grid, read_array(path)
+    grids = "; ".join(f"{name} {grid}" for name, grid in images.source_grids.items())
+    raise GeometryError(f"expected {path} on a grid of the images ({grids}), found {found}; are they another study's?")
+
+
+def _report(record: Mapping[str, Any], number: Mapping[str, int]) -> dict[str, Any]:
+    files = {lesion["id"]: lesion["file"] for lesion in record["lesions"]}
+    change = record.get("change")
+    return {
+        "context": record.get("context") or {},
+        "technique": record.get("technique"),
+        "change": change and {
+            "statement": change["statement"], "lesions": [{"text": c["text"]} for c in change.get("lesions", [])],
+        },
+        "not_assessed": record.get("not_assessed", []),
+        "sentences": [
+            {
+                **{key: s.get(key) for key in ("text", "section", "organ", "status", "reason", "probability")},
+                "masks": [number[files[i]] for i in s["lesions"] if files.get(i) in number],
+            }
+            for s in record["sentences"]
+        ],
+    }  # fmt: skip
+
+
+def _finding(finding: Mapping[str, Any], number: Mapping[str, int]) -> dict[str, Any]:
+    point = finding.get("operating_point") or {}
+    return {
+        "name": _words(finding["name"]),
+        **{key: finding.get(key) for key in ("state", "reason", "probability", "threshold", "spread")},
+        "operating_point": {
+            "name": point.get("criterion"), **{key: point.get(key) for key in ("sensitivity", "specificity")},
+            "positives": point.get("positives"), "negatives": point.get("negatives"),
+        },
+        "mask": number.get(finding["evidence"]["mask"]),
+    }  # fmt: skip
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _from_source(study_id: str, source: Path, assume_hu: bool) -> Images:
+    rows = studies_in(source)
+    row = next((r for r in rows if r.study_id == study_id), None)
+    if row is None:
+        found = ", ".join(r.study_id for r in rows[:5]) + (", ..." if len(rows) > 5 else "")
+        raise ManifestError(
+            f"expected study {study_id} in {source}, found {found}; name the manifest, or the folder of that name"
+        )
+    if isinstance(row, BadRow):
+        raise ManifestError(f"{study_id}: {row.reason}")
+    options = row.reading or DEFAULT
+    shown, notes = {}, []
+    if row.ct is not None:
+        reading = read_image(row.ct, "ct", assume_hu=assume_hu, options=options)
+        shown["ct"], notes = reading.volume, [f"CT: {note}" for note in reading.notes]
+    if row.pet is not None:
+        reading = read_image(row.pet, "pet", options=options)
+        shown["pet"] = reading.volume
+        notes += [f"PET: {note}" for note in reading.notes]
+    return Images(shown, {name: volume.grid for name, volume in shown.items()}, ("Shown as acquired.", *notes))
+
+
+def _from_cache(study_id: str, cache: Path) -> Images:
+    root = Cache(cache)
+    if study_id not in root.study_ids:
+        raise ConfigError(
+            f"expected study {study_id} in {cache}, found {len(root.study_ids)} others; use its own cache"
+        )
+    entry = root.entry(study_id)
+    shown: dict[str, Volume] = {}
+    if "ct" in entry.images:
+        shown["ct"] = entry.read_level("ct", 0)
+    if "pet" in entry.images:
+        shown["pet"] = entry.pet_native()
+    note = "CT as preprocessed in the cache; PET as acquired." if "ct" in shown else "PET as acquired."
+    return Images(shown, entry.source_grids, (note,))
