@@ -1,4 +1,4 @@
-"""A trained model as a folder: `model.safetensors`, `model.json` and `checkpoint.json`.
+"""A trained model as a folder: `model.safetensors`, `model.json`, `checkpoint.json`, and its card `README.md`.
 
 The first two are what `VisionLanguageModel.save_pretrained` writes. `checkpoint.json` carries what else is needed to
 use the model: channels, patch size, preprocessing recipe with its digest, calibration, and the provenance with the
@@ -28,6 +28,8 @@ from vol3d.model.reader import WEIGHTS as READER_WEIGHTS
 from vol3d.model.reader import StudyReader
 from vol3d.model.tokenizer import FILE as TOKENIZER
 from vol3d.model.vlm import CONFIG, WEIGHTS, VisionLanguageModel
+from vol3d.model_card import FILE as CARD
+from vol3d.model_card import CardFacts, model_card
 from vol3d.text.prompts import FindingPrompts
 from vol3d.types import Zyx
 
@@ -132,6 +134,17 @@ class Checkpoint:
     """Seed, step, config digest, data fingerprint, metrics; `save_checkpoint` adds version and weights_sha256."""
     findings: Findings | None = None
     """None: validated before there were findings, or on studies without labels."""
+    card: str = ""
+    """`README.md` of the folder; empty: written from all of this when it is saved."""
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """`save_checkpoint`, by the name that such a method has elsewhere."""
+        save_checkpoint(Path(folder), self)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, device: str | torch.device = "cpu") -> Checkpoint:
+        """`load_checkpoint`, by the name that such a method has elsewhere; the card comes along."""
+        return load_checkpoint(Path(path), device)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -154,7 +167,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             "provenance": {**checkpoint.provenance, **own},
         }
         (temporary / RECORD).write_text(json.dumps(record, indent=1) + "\n")
-        for name in FILES:
+        written = checkpoint.card or model_card(record, CardFacts(model=to_tree(checkpoint.model.config)))
+        (temporary / CARD).write_text(written, encoding="utf-8")
+        for name in (*FILES, CARD):
             sync(temporary / name)
         replace_folder(temporary, folder)
     except BaseException:
@@ -196,7 +211,8 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Checkpoin
             f"{folder / RECORD}: {error}; it was written by vol3d {provenance.get('vol3d')}"
         ) from None
     model = VisionLanguageModel.from_pretrained(folder).to(device).eval()
-    return Checkpoint(model, channels, (z, y, x), recipe, digest, calibration, predict, provenance, findings)
+    card = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else ""
+    return Checkpoint(model, channels, (z, y, x), recipe, digest, calibration, predict, provenance, findings, card)
 
 
 def attach_reader(folder: Path, reader: Path) -> None:

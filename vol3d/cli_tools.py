@@ -1,4 +1,4 @@
-"""Commands about the machine, the configurations and the dataset layouts; `vol3d.cli` adds them to its own."""
+"""Commands about the machine, configurations, dataset layouts and model formats; `vol3d.cli` adds them to its own."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands."""
     app.command()(sources)
     app.command()(doctor)
+    app.command("export-model")(export_model)
     app.add_typer(config_app, name="config")
 
 
@@ -64,6 +65,30 @@ def doctor(
         typer.echo(line)
     if run.exit_code(checks):
         raise SystemExit(1)
+
+
+def export_model(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Run folder or model folder.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.")],
+    to: Annotated[Literal["vol3d", "monai"], typer.Option(help="A model folder, or a MONAI bundle.")] = "vol3d",
+    prompt: Annotated[list[str] | None, typer.Option(help="monai: a phrase asked by default; repeat.")] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="What vol3d evaluate wrote about it, for the card.")
+    ] = None,
+    data_sets: Annotated[str | None, typer.Option(metavar="TEXT", help="Names of the data sets, for the card.")] = None,
+    authors: Annotated[str | None, typer.Option(metavar="TEXT", help="monai: whose model it is.")] = None,
+) -> None:
+    """Write a model as a folder of its own, with its card: for vol3d, or as a MONAI bundle.
+
+    Example: vol3d export-model out/run --to monai --out out/bundle --prompt "left kidney" --prompt "liver"
+    """
+    from vol3d.workflows.export_model import export_model as run_export_model
+
+    done = run_export_model(
+        checkpoint, out, to, prompts=prompt or [], evaluation=evaluation, data_sets=data_sets, authors=authors
+    )
+    script_output.facts(folder=done.folder, files=done.files)
+    typer.echo(f"{len(done.files)} files written to {done.folder}")
 
 
 @config_app.command()

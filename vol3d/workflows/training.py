@@ -26,6 +26,7 @@ from vol3d.workflows.asking import Asker
 from vol3d.workflows.calibrate import ABSENT_PER_STUDY, Calibrated, calibrate
 from vol3d.workflows.finding_scores import labelled, labels_of, macro_auroc, phrases_of, refuse_test
 from vol3d.workflows.leakage import require_no_leakage
+from vol3d.workflows.model_card import write_cards
 from vol3d.workflows.prepare import load_recipe
 from vol3d.workflows.reader_phase import train_reading
 from vol3d.workflows.scoring import Ask, study_answers, truth_of
@@ -73,6 +74,8 @@ def run_training(
     if not dry_run and config.read is not None:
         ranks.barrier()  # the calibrated models are there
         train_reading(out, cache, config, config.read, resume)
+    if not dry_run and ranks.join().rank == 0:
+        write_cards(out)
     return result
 
 
