@@ -220,7 +220,9 @@ def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training config (YAML).")],
     cache: Annotated[Path | None, typer.Option(help="Cache made with the config's recipe.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder.")] = None,
-    init: Annotated[Path | None, typer.Option(metavar="CHECKPOINT", help="Start from these weights.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(metavar="CHECKPOINT", help="Weights to start from: vol3d, nnU-Net, VoxTell.")
+    ] = None,
     resume: Annotated[Literal["auto", "no"], typer.Option(help="auto: go on where RUN stopped.")] = "no",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override, e.g. train.steps=9.")

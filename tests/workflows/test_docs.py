@@ -224,6 +224,7 @@ ELSEWHERE = {
     "README.md": "tests/test_readme.py runs the quick start; the rest stands on the pages that it links",
     "CONTRIBUTING.md": "is what runs these tests",
     "docs/tutorial.md": "is run on a clone below",
+    "docs/how-to/install.md": "tests/test_packaging.py builds and installs the wheel; containers need their own tools",
     "docs/how-to/slurm.md": "tests/jobs runs the job files under SLURM",
     "docs/how-to/pacs-delivery.md": "tests/workflows/test_send.py and test_identity.py, against Orthanc",
     "docs/how-to/intake.md": "tests/preprocessing/sources/test_dicom_tree.py",
