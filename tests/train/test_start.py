@@ -1,5 +1,6 @@
 """Runs that start from weights of vol3d, nnU-Net and VoxTell: what fits is taken, everything else is named."""
 
+import json
 import pickle
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from vol3d.model.encoder import EncoderConfig
 from vol3d.model.foreign import STEM, read_foreign
 from vol3d.model.text import TextConfig
 from vol3d.model.vlm import ModelConfig, VisionLanguageModel
-from vol3d.train.start import report_start, start_from
+from vol3d.train.start import report_start, start_from, write_start
 
 STRIDES = ((1, 1, 1), (1, 2, 2), (2, 2, 2))
 KERNELS = ((1, 3, 3), (3, 3, 3), (3, 3, 3))
@@ -137,6 +138,9 @@ def test_nnunet_gives_its_features(tmp_path, caplog):
         report_start(found, path)
     assert f"{len(found.matched)} tensors taken, {len(found.unmatched)} left as drawn" in caplog.text
     assert "not used: 4 of its tensors (of its classes)" in caplog.text
+    write_start(found, path, tmp_path)
+    kept = json.loads((tmp_path / "init.json").read_text())
+    assert (kept["from"], kept["unmatched"], kept["notes"]) == (str(path), found.unmatched, found.notes)
 
 
 def test_nnunets_decoder_finds_its_levels(tmp_path):

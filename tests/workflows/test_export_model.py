@@ -187,7 +187,7 @@ def test_a_folder_of_its_own_and_back(model, tmp_path):
 def test_the_card_of_a_run_says_what_the_run_was(tiny):
     card = (tiny.run / "last" / "README.md").read_text()
     record = json.loads((tiny.run / "last" / "checkpoint.json").read_text())
-    assert "| train studies | 3 of 3 patients; 3 with CT, 3 with PET;" in card
+    assert "| train studies | 3 of 3 patients; 3 with CT, 0 with PET alone;" in card
     assert "| steps, seed | 4, " in card
     assert "| batch | 2 patches, 3 phrases each |" in card
     assert record["provenance"]["weights_sha256"] in card

@@ -28,7 +28,7 @@ from vol3d.train.optim import build_optimizer
 from vol3d.train.run import Job, Run, TrainResult, Validate, seed_step
 from vol3d.train.run_config import RunConfig, TrainConfig
 from vol3d.train.run_folder import RunFolder
-from vol3d.train.start import report_start, start_from
+from vol3d.train.start import report_start, start_from, write_start
 
 __all__ = ["TrainResult", "Validate", "open_cache", "train"]
 
@@ -95,6 +95,7 @@ def train(
             model.alignment.text.whiten(_some_states(bank, said, WHITENING_SECTIONS))
     newest = folder.newest() if resume == "auto" and not dry_run else None
     precision = newest[1].precision if newest is not None else choose_precision(settings.precision, place.rank)
+    started = None
     if init is not None and newest is None:
         started = start_from(model, init)
         if place.rank == 0:
@@ -122,6 +123,8 @@ def train(
             run.resume(*newest)
         if place.rank == 0:
             folder.begin(config, run.facts(), run.state)
+            if started is not None and init is not None:
+                write_start(started, init, folder.root)
         return run.go(validate)
     finally:
         engine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from pathlib import Path
@@ -13,8 +14,11 @@ from safetensors.torch import load_file
 
 from vol3d.checkpoint import find_model_folder
 from vol3d.errors import CheckpointError
+from vol3d.files import write_whole
 from vol3d.model.foreign import STEM, find_foreign, read_foreign
 from vol3d.model.vlm import WEIGHTS
+
+FILE = "init.json"
 
 log = logging.getLogger("vol3d")
 
@@ -82,6 +86,11 @@ def _weights_at(path: Path, model: torch.nn.Module) -> tuple[dict[str, torch.Ten
             else f"the first convolution is taken for its {here} input channels; see that they mean the same"
         )
     return found.tensors, found.unused, notes, file
+
+
+def write_start(found: Started, path: Path, out: Path) -> None:
+    """Keeps the report, tensor by tensor, as `init.json` of the run."""
+    write_whole(out / FILE, json.dumps({"from": str(path), **found._asdict()}, indent=1) + "\n")
 
 
 def report_start(found: Started, path: Path) -> None:

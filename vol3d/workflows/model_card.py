@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,12 @@ def _counts(config: dict[str, Any] | None, run: dict[str, Any] | None) -> dict[s
         return None
     out = {}
     for split in (config["data"]["train_split"], config["data"]["val_split"]):
-        entries = [cache.entry(study) for study in cache.select(split)]
-        patients = len({entry.patient_key for entry in entries})
-        images = ", ".join(f"{sum(i in e.images for e in entries)} with {i.upper()}" for i in ("ct", "pet"))
-        masks, reports = sum(len(e.masks) for e in entries), sum(bool(e.report) for e in entries)
-        out[split] = f"{len(entries)} of {patients} patients; {images}; {masks} masks; {reports} with a report"
+        rows = cache.table.of_split(split)
+        patients = len(set(rows.column("patient_key")))
+        main = Counter(rows.column("image"))
+        images = f"{main['ct']} with CT, {main['pet']} with PET alone"
+        masks, reports = sum(rows.concepts().values()), sum(rows.column("read"))
+        out[split] = f"{len(rows)} of {patients} patients; {images}; {masks} masks; {reports} with report or questions"
     return out
 
 
