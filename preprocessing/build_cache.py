@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import shutil
 import statistics
 import threading
@@ -28,6 +29,7 @@ from vol3d.cache_write import abandoned, create_cache, write_entry
 from vol3d.config import digest, to_tree
 from vol3d.errors import Vol3dError
 from vol3d.files import write_whole
+from vol3d.processes import end_with
 from vol3d.progress import progress
 
 LATE_S = 600
@@ -169,13 +171,18 @@ def _pool(jobs: Iterable[Job], workers: int) -> Iterator[Outcome]:
     """Outcomes as they come; stops silently at the first broken pool."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["preprocessing.study"])  # seconds of imports, once instead of once a worker
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=threadpool_limits, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(os.getpid(),)) as pool:
         futures: list[Future[Outcome]] = [pool.submit(build_one, job) for job in jobs]
         for future in as_completed(futures):
             try:
                 yield future.result()
             except BrokenProcessPool:
                 return
+
+
+def _begin(main: int) -> None:
+    threadpool_limits(1)
+    end_with(main)
 
 
 def _note(summary: Summary, root: Path, outcome: Outcome) -> None:

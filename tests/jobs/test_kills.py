@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,20 @@ def test_kills_at_random_points(manifest, whole, tmp_path, kills):
     assert content(tmp_path / "cache") == content(whole)
 
 
+def members(session):
+    """Processes of a session that live."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # gone meanwhile
+            state, _, _, own = path.read_text().rpartition(")")[2].split()[:4]
+            if int(own) == session and state != "Z":
+                found.append(int(path.parent.name))
+    return found
+
+
 @pytest.mark.slow
 def test_a_killed_command_with_workers(manifest, whole, tmp_path):
-    """As the system kills it when memory runs out: the command, or all its processes."""
+    """As the system kills it when memory runs out: the command, or all its processes. No worker stays behind."""
     command = [sys.executable, "-m", "vol3d.cli", "preprocess", str(manifest), "--config", str(CONFIG), "--out",
                str(tmp_path / "cache"), "--workers", "2"]  # fmt: skip
     for kill in (os.kill, os.killpg):
@@ -60,6 +72,10 @@ def test_a_killed_command_with_workers(manifest, whole, tmp_path):
             time.sleep(0.01)
         kill(process.pid, signal.SIGKILL)
         process.wait()
+        end = time.monotonic() + 60
+        while members(process.pid):
+            assert time.monotonic() < end, f"processes {members(process.pid)} outlive their command"
+            time.sleep(0.2)
     subprocess.run(command, check=True, capture_output=True)
     assert verify(tmp_path / "cache", show_progress=False) == {}
     assert content(tmp_path / "cache") == content(whole)

@@ -132,7 +132,7 @@ def test_the_chain_from_studies_to_scores(slurm, site, logs, until):
     killed = submit(slurm, logs, site, "infer", "--array=1-2")
     until(lambda: list((logs / "answers").glob("*/done.json")), 300)
     slurm.run("scancel", "--signal=KILL", killed)
-    assert "FAILED" in slurm.wait(killed, 120)
+    assert {*slurm.wait(killed, 120)} & {"FAILED", "CANCELLED"}
     assert len(list((logs / "answers").glob("*/done.json"))) < 6
     assert slurm.wait(submit(slurm, logs, site, "infer", "--array=1-2"), 600) == ["COMPLETED"] * 2
     assert len(list((logs / "answers").glob("*/done.json"))) == 6

@@ -138,7 +138,11 @@ def test_a_batch_goes_on_resumes_and_keeps_what_is_done(vol3d, tiny, tmp_path, c
         "report",
     }
     made = (first / "report.json").stat().st_mtime_ns
+    assert json.loads((tmp_path / "out/studies-1-of-3.jsonl").read_text())["state"] == "done"
     assert vol3d(*command) == 1
+    told = [json.loads(line) for line in (tmp_path / "out/studies.jsonl").read_text().splitlines()]
+    assert [line["state"] for line in told] == ["kept", "done", "failed"]
+    assert told[2]["reason"].startswith("ReadError")
     out = capsys.readouterr()
     assert "1 done, 1 kept, 1 failed" in out.out
     assert "bad: ReadError" in out.err

@@ -28,6 +28,9 @@ from vol3d.train.run_log import RunLog
 
 log = logging.getLogger("vol3d")
 
+SLOW_READ_S = 30.0
+"""Seconds of waiting for data after which the studies are named: their storage is slow, or its node."""
+
 Validate = Callable[[Any], dict[str, float]]
 """Called on rank 0 with the model to judge (averaged weights, if there are any), on its device, in evaluation mode."""
 
@@ -133,6 +136,8 @@ class Run:
                     micro = self._read(batches)
                     wait = time.monotonic() - start
                     waited += wait
+                    if wait > SLOW_READ_S and step > first:  # the first one waits for the readers to start
+                        log.warning("step %d waited %.0f s for %s", step, wait, "; ".join(map(_studies, micro)))
                     rate = learning_rate(settings.optim, step, settings.steps)
                     seed_step(self.job.seed, step, rank)
                     result = self.engine.step(micro, rate, _studies)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from vol3d.workflows.findings import Question, asked_of, write_findings
 from vol3d.workflows.reading import writer_of
 from vol3d.workflows.report import Reporter
 from vol3d.workflows.segment import clean_prompts, write_answers
-from vol3d.workflows.studies import BatchSummary, each_study
+from vol3d.workflows.studies import BatchSummary, State, each_study
 
 DONE = "done.json"
 
@@ -56,7 +57,8 @@ def infer(
     Args:
         checkpoint_path: a run folder or an exported model folder.
         manifest: or a study folder.
-        out: a folder a study, as the single commands write it, and ``done.json``.
+        out: a folder a study, as the single commands write it, and ``done.json``; ``studies.jsonl``, or
+            ``studies-I-of-N.jsonl`` of a shard, has a line of every study: how it ended, after how long, why not.
         prompts: phrases to segment.
         shard: (I, N): rows I, I + N, ... of the manifest, 1-based.
         device: where the model runs.
@@ -96,10 +98,19 @@ def infer(
         reporter.write(entry, row, folder, Context())
         write_whole(folder / DONE, json.dumps({"key": key(row), "study_id": row.study_id}))
 
-    done = each_study(
-        manifest, checkpoint, answer, name="infer", assume_hu=assume_hu, show_progress=show_progress, shard=shard,
-        skip=skip,
-    )  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / ("studies.jsonl" if shard == (1, 1) else f"studies-{shard[0]}-of-{shard[1]}.jsonl")
+    with path.open("a", buffering=1) as lines:  # a file a shard: nodes that append to one may overwrite each other
+
+        def note(study: str, state: State, seconds: float, reason: str) -> None:
+            when = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            record = {"study_id": study, "state": state, "seconds": round(seconds, 1), "time": when}
+            lines.write(json.dumps(record | ({"reason": reason} if reason else {})) + "\n")
+
+        done = each_study(
+            manifest, checkpoint, answer, name="infer", assume_hu=assume_hu, show_progress=show_progress, shard=shard,
+            skip=skip, note=note,
+        )  # fmt: skip
     summary.done, summary.failed = done.done, done.failed
     return summary
 

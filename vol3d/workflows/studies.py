@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import datetime
 import re
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from preprocessing.manifest import BadRow, Row
 from preprocessing.transforms import PreprocessConfig
@@ -24,6 +25,8 @@ from vol3d.text.organs import Structure
 from vol3d.types import Array
 from vol3d.volume import Volume
 from vol3d.workflows.inputs import scratch_entry, studies_in
+
+State = Literal["done", "kept", "failed"]
 
 
 @dataclass
@@ -45,10 +48,12 @@ def each_study(
     show_progress: bool = True,
     shard: tuple[int, int] = (1, 1),
     skip: Callable[[Row], bool] | None = None,
+    note: Callable[[str, State, float, str], None] = lambda study, state, seconds, reason: None,
 ) -> BatchSummary:
     """Preprocesses every study of INPUT as for training and answers it; a bad one is reported and the rest goes on.
 
-    `shard` I/N takes rows I, I + N, ... (1-based); a study that `skip` says is done is left alone.
+    `shard` I/N takes rows I, I + N, ... (1-based); a study that `skip` says is done is left alone. `note` is told of
+    every study how it ended, after how many seconds and, if it failed, why.
 
     Raises:
         CheckpointError, ManifestError, ConfigError: nothing can be done at all.
@@ -58,17 +63,22 @@ def each_study(
     summary = BatchSummary()
     with progress(name, len(rows), "studies", enabled=show_progress) as advance:
         for row in rows:
-            if isinstance(row, BadRow):
-                summary.failed[row.study_id] = row.reason
-                advance()
-                continue
+            start, reason = time.monotonic(), ""
+            state: State = "kept"
             try:
-                if skip is None or not skip(row):
+                if isinstance(row, BadRow):
+                    state, reason = "failed", row.reason
+                elif skip is None or not skip(row):
                     with scratch_entry(row, recipe, assume_hu=assume_hu) as entry:
                         answer(entry, row)
-                    summary.done.append(row.study_id)
+                    state = "done"
             except (Vol3dError, OSError) as error:
-                summary.failed[row.study_id] = f"{type(error).__name__}: {error}"
+                state, reason = "failed", f"{type(error).__name__}: {error}"
+            if state == "done":
+                summary.done.append(row.study_id)
+            elif state == "failed":
+                summary.failed[row.study_id] = reason
+            note(row.study_id, state, time.monotonic() - start, reason)
             advance()
     return summary
 
