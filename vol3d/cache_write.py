@@ -26,6 +26,14 @@ from vol3d.volume import Volume
 FOREGROUND_SAMPLES = 4096
 """Voxels kept per mask in the sampling index; larger masks are sampled evenly."""
 
+_CODECS: dict[str, dict[str, Any]] = {
+    "int16": {"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle"},
+    "float32": {"cname": "lz4", "clevel": 5, "shuffle": "shuffle"},
+    "uint8": {"cname": "zstd", "clevel": 3, "shuffle": "bitshuffle"},
+}
+"""Of noise, zstd saves 6% (HU) to 15% (SUV) of the bytes over lz4, and takes twice the time to read; of masks it halves
+what is next to nothing."""
+
 
 @dataclass(kw_only=True)
 class EntryData:
@@ -208,7 +216,7 @@ def _array(group: Any, name: str, array: Array, chunk: int) -> None:
     from zarr.codecs import BloscCodec, Crc32cCodec
 
     shard = tuple(math.ceil(n / chunk) * chunk for n in array.shape)
-    codec = BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle" if array.dtype == np.uint8 else "shuffle")
+    codec = BloscCodec(**_CODECS[array.dtype.name])
     group.create_array(
         name,
         data=np.ascontiguousarray(array),
@@ -216,6 +224,7 @@ def _array(group: Any, name: str, array: Array, chunk: int) -> None:
         shards=shard,
         compressors=[codec, Crc32cCodec()],
         fill_value=0,
+        dimension_names=("z", "y", "x"),  # OME-Zarr 0.5 wants the names of its axes here
     )
 
 

@@ -185,7 +185,7 @@ def cache() -> str:
     parts.append(box(x + 2.3 * n, top + 18 + 0.35 * n, 1.4 * n, 1.4 * n, RED, "none", 0, "5 3"))
     notes = (
         "red: a patch; blue: the chunks that are read for it",
-        "every chunk: Blosc zstd and a CRC-32C, so a damaged one is an error",
+        "every chunk: Blosc and a CRC-32C, so a damaged one is an error",
         "an entry appears by rename: whole or not at all",
     )
     parts += [text(x + 8 * n + 20, top + 46 + 24 * i, words, size=12) for i, words in enumerate(notes)]
