@@ -1,14 +1,20 @@
 """Which masks count as the same thing when questions are shared out."""
 
+import importlib.util
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import index_scale
 from vol3d.cache import Cache, MaskRecord
 from vol3d.data.index import Studies, concept
 from vol3d.errors import CacheError
+
+_PATH = Path(__file__).parents[2] / "benchmarks/index_scale.py"
+_spec = importlib.util.spec_from_file_location("index_scale", _PATH)
+index_scale = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(index_scale)
 
 
 @pytest.mark.parametrize(
