@@ -4,6 +4,7 @@ command, so that ``vol3d --help`` is quick."""
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,8 +36,13 @@ def main(args: list[str] | None = None) -> None:
     """Runs a command; exits 0 only if all that was asked was done."""
     rest, output = script_output.taken_out(sys.argv[1:] if args is None else args)
     _set_up_logging()
-    with script_output.scripted(output, " ".join(rest[:2] if rest[:1] == ["config"] else rest[:1])):
-        _run(rest)
+    # SIGUSR1 waits until a command listens (vol3d.train.stop): it must end neither the imports nor helpers they start
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    try:
+        with script_output.scripted(output, " ".join(rest[:2] if rest[:1] == ["config"] else rest[:1])):
+            _run(rest)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _set_up_logging() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -152,6 +153,18 @@ def test_outside_of_a_run_a_signal_ends_at_once(scontrol, caplog, monkeypatch):
     with pytest.raises(StoppedError):
         listen_and_be_signalled()
     assert "job 77 was not requeued (no); submit the same job again" in caplog.text
+
+
+def test_a_signal_that_came_while_the_command_was_starting_is_heard(scontrol):
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # as vol3d.cli does before it imports anything
+    try:
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        with pytest.raises(StoppedError, match="SIGUSR1"), stop.listening():
+            pytest.fail("the signal was not heard")
+        assert signal.SIGUSR1 in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    assert scontrol() == ["requeue 77"]
 
 
 def test_the_same_signal_twice_in_a_row_is_one(scontrol):

@@ -17,8 +17,9 @@ import torch.distributed as dist
 
 from vol3d.errors import ConfigError, RankError
 
-TIMEOUT = datetime.timedelta(hours=1)
-"""Ranks wait this long for each other: validation runs on rank 0 alone. Launchers end the others when one dies."""
+TIMEOUT = datetime.timedelta(hours=4)
+"""Ranks wait this long for each other: validation and calibration run on rank 0 alone. Launchers end the others when
+one dies."""
 
 TEXT_BYTES = 512
 

@@ -61,12 +61,15 @@ def listening() -> Iterator[None]:
     watcher = threading.Thread(target=_end_at_the_second, args=(read,), daemon=True)
     watcher.start()
     _now.listening, _now.held, _now.signal, _now.requeued = True, False, 0, False
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the command line has held SIGUSR1 back until now
         yield
     except StoppedError:
         requeue()
         raise
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in handlers.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(fd_before)
@@ -146,7 +149,7 @@ def _ask(number: int, frame: FrameType | None) -> None:
 
 
 def _end_at_the_second(read: int) -> None:
-    """A thread, since Python's own handlers wait for torch to come back, from a lost rank for an hour."""
+    """A thread, since Python's own handlers wait for torch to come back, from a lost rank for hours."""
     first = None
     while number := os.read(read, 1):
         if number[0] not in SIGNALS:
