@@ -72,7 +72,7 @@ def test_the_wheel_runs_elsewhere(installed, tmp_path):
     assert [Path(p).is_relative_to(installed) for p in where] == [True, True, True]
     shipped = installed / "configs"
     script = installed / "bin" / "vol3d"
-    assert "vol3d COMMAND --help" in run(sys.executable, script, "--help", cwd=tmp_path, PYTHONPATH=str(installed))
+    assert "weak-label" in run(sys.executable, script, "--help", cwd=tmp_path, PYTHONPATH=str(installed))
     checked = run(
         sys.executable, script, "config", "check", shipped / "train/demo.yaml", cwd=tmp_path, PYTHONPATH=str(installed)
     )

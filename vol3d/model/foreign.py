@@ -30,8 +30,9 @@ STEM = "encoder.net.stem.convs.0.all_modules.0.weight"
 """The first convolution: the only tensor whose shape follows from the input channels."""
 
 _NUMBERS = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)
-_SCALARS: list[Any] = [np.dtype, np._core.multiarray.scalar, *{type(np.dtype(t)) for t in _NUMBERS}]
-_SCALARS += [(np._core.multiarray.scalar, "numpy.core.multiarray.scalar")]  # as numpy 1 wrote it
+_SCALAR = np.float64(0).__reduce__()[0]  # the function that makes a number, private to numpy
+_SCALARS: list[Any] = [np.dtype, _SCALAR, *{type(np.dtype(t)) for t in _NUMBERS}]
+_SCALARS += [(_SCALAR, "numpy.core.multiarray.scalar")]  # as numpy 1 wrote it
 """The numpy numbers among the training curves that nnU-Net stores beside the weights."""
 
 

@@ -7,7 +7,7 @@ export. So the masks are the same, voxel for voxel, and vol3d has to be installe
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ from vol3d.config import from_tree
 from vol3d.data.channels import COORDINATE_SCALE_MM, ChannelConfig
 from vol3d.errors import ConfigError, Vol3dError
 from vol3d.model.bank import EmbeddingBank, bank_root
+from vol3d.workflows.asking import Asker
 from vol3d.workflows.inputs import scratch_entry
 from vol3d.workflows.segment import clean_prompts, write_answers
 from vol3d.workflows.studies import BatchSummary
@@ -31,8 +32,6 @@ from vol3d.workflows.studies import BatchSummary
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 DEFAULT_PROMPTS = 16
 """Trained phrases that a bundle asks where nobody names others: the shortest, which are names of organs."""
-
-Ask = Callable[[Entry, list[str]], tuple[Any, Any]]
 
 
 class PhraseNetwork(nn.Module):
@@ -74,7 +73,7 @@ class Preprocess:
             yield entry
 
 
-class Studies(torch.utils.data.Dataset):  # type: ignore[type-arg]
+class Studies(torch.utils.data.Dataset):
     """Rows of the input, each with its preprocessing still to be done."""
 
     def __init__(self, data: Sequence[Row | BadRow], transform: Preprocess) -> None:
@@ -99,7 +98,7 @@ class SaveAnswers:
         self.checkpoint, self.prompts = checkpoint, clean_prompts(prompts)
         self.out, self.grid = Path(output_dir), grid
 
-    def __call__(self, entry: Entry, row: Row, ask: Ask) -> None:
+    def __call__(self, entry: Entry, row: Row, ask: Asker) -> None:
         """Writes one study."""
         write_answers(entry, row, self.prompts, ask, self.checkpoint, self.out / row.study_id, self.grid)
 
@@ -107,7 +106,7 @@ class SaveAnswers:
 class Evaluator:
     """Runs every study; a bad one is named and the rest goes on, as in `vol3d segment`."""
 
-    def __init__(self, dataset: Studies, inferer: Ask, postprocessing: SaveAnswers) -> None:
+    def __init__(self, dataset: Studies, inferer: Asker, postprocessing: SaveAnswers) -> None:
         self.dataset, self.inferer, self.postprocessing = dataset, inferer, postprocessing
 
     def run(self) -> BatchSummary:
