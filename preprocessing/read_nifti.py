@@ -6,15 +6,14 @@ gzip's checksum covers every file read.
 
 from __future__ import annotations
 
-import gzip
 import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import nibabel as nib
 import numpy as np
+from isal import igzip, isal_zlib
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
@@ -35,8 +34,8 @@ SPACING_RANGE_MM = (0.01, 100.0)
 """What the edge of a voxel of a patient's image can measure."""
 
 _MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
-_ERRORS = (ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError, OSError, EOFError, zlib.error,
-           struct.error, ValueError, TypeError, OverflowError, KeyError)  # fmt: skip
+_ERRORS = (ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError, OSError, EOFError, struct.error,
+           ValueError, TypeError, OverflowError, KeyError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,8 @@ def nifti_bytes(path: Path) -> bytes:
         raise ReadError(f"{path}: expected a single NIfTI file (.nii or .nii.gz); convert it")
     try:
         raw = path.read_bytes()
-        raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError, zlib.error) as error:
+        raw = igzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (OSError, EOFError, isal_zlib.error) as error:
         raise ReadError(f"{path}: expected a whole gzip file, found a damaged one ({error}); copy it again") from error
     if len(raw) < 348 or (raw[344:347] != b"n+1" and raw[4:7] != b"n+2"):
         raise ReadError(f"{path}: expected a single-file NIfTI image, found {len(raw)} bytes without its signature")

@@ -117,6 +117,13 @@ def test_the_same_mask_is_the_same_file(tmp_path):
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
 
 
+def test_the_fast_gzip_holds_the_bytes_of_the_plain_file(tmp_path):
+    grid = Grid.from_spacing(SHAPE_XYZ[::-1], (3.0, 2.0, 1.0))
+    for name in ("a.nii", "a.nii.gz"):
+        write_nifti(tmp_path / name, mask_zyx(), grid)
+    assert gzip.decompress((tmp_path / "a.nii.gz").read_bytes()) == (tmp_path / "a.nii").read_bytes()
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     grid = Grid.from_spacing(SHAPE_XYZ[::-1], (3.0, 2.0, 1.0))
     path = tmp_path / "a.nii.gz"
