@@ -19,7 +19,7 @@ from vol3d.types import Array
 
 Uptake = Literal["avid", "non-avid"]
 
-SIZES: dict[str, tuple[float, float]] = {"small": (9.0, 10.8), "medium": (15.0, 17.5), "large": (21.5, 26.0)}
+SIZES: dict[str, tuple[float, float]] = {"small": (10.5, 12.2), "medium": (15.5, 17.5), "large": (21.5, 26.0)}
 """Mean radius in mm; the gaps keep the words true for every measured lesion."""
 
 PLACES: dict[str, tuple[str, ...]] = {
@@ -182,8 +182,8 @@ def _hu(rng: np.random.Generator, anatomy: Anatomy, traits: Traits) -> float:
     base = anatomy.hu[tissue.get(traits.place, "muscle")]
     boost = 40.0 if anatomy.contrast else 0.0
     low, high = {
-        "hypodense": (max(base - 60 - boost, -25), max(base - 40 - boost, -5)),
-        "hyperdense": (base + 50, base + 90),
+        "hypodense": (max(base - 75 - boost, -35), max(base - 55 - boost, -15)),
+        "hyperdense": (base + 70, base + 110),
         "calcified": (380, 650),
         "isodense": (base - 4, base + 4),
         "solid": (25, 60),
