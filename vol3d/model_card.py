@@ -38,6 +38,8 @@ class CardFacts:
     """Names of the data sets, in the words of whoever trained it."""
     text_licence: str | None = None
     """Of the text encoder, where its files say it."""
+    start: Record | None = None
+    """`init.json` of a run that started from other weights."""
     language_model: str | None = None
     """Pretrained language model under the reader."""
 
@@ -140,6 +142,10 @@ def _training(record: Record, facts: CardFacts) -> str:
         rows.append(
             ("reader", f"reports and answers; language model: {facts.language_model or 'trained from scratch'}")
         )
+    if facts.start is not None:
+        rows.append(
+            ("started from", f"{_origin(facts.start)}, {_count(len(facts.start['matched']), 'tensor')} of them")
+        )
     rows.append(("config digest", provenance.get("config_digest", UNKNOWN)))
     return "## Training\n\n" + _table(("", ""), rows)
 
@@ -217,9 +223,15 @@ def _licences(facts: CardFacts) -> str:
         (f"text encoder {name}", text),
         ("these weights", "as the data sets above allow; whoever trained them states it"),
     ]
+    if facts.start is not None:
+        rows.insert(2, (_origin(facts.start), "their own; these weights derive from them"))
     if facts.language_model:
         rows.insert(2, (f"language model {facts.language_model}", "its own; see its publisher"))
     return "## Licences\n\n" + _table(("part", "licence"), rows)
+
+
+def _origin(start: Record) -> str:
+    return start["notes"][0] if start["notes"] else "weights of another vol3d run"
 
 
 def _table(head: Iterable[str], rows: Iterable[tuple[Any, ...]]) -> str:

@@ -17,16 +17,17 @@ from preprocessing.manifest import Row
 from preprocessing.phantom import PhantomOptions, write_phantoms
 from preprocessing.transforms import PreprocessConfig
 from vol3d.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from vol3d.config import SHIPPED, digest, from_tree, load_yaml, to_tree
+from vol3d.config import SHIPPED, digest, dump_yaml, from_tree, load_yaml, to_tree
 from vol3d.data.channels import ChannelConfig
 from vol3d.errors import ConfigError
 from vol3d.model.encoder import EncoderConfig
 from vol3d.model.text import TextConfig, resolve_text
 from vol3d.model.vlm import ModelConfig, VisionLanguageModel
+from vol3d.train.run_config import RunConfig
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.export_model import export_model
 from vol3d.workflows.inputs import scratch_entry
-from vol3d.workflows.model_card import card_of
+from vol3d.workflows.model_card import card_of, write_cards
 
 SMALL = PhantomOptions(ct_spacing_mm=(6.0, 6.0), pet_spacing_mm=((7.0, 7.0, 7.0),))
 PROMPTS = ["liver", "left kidney", "FDG-avid lesion, any"]
@@ -223,6 +224,24 @@ def test_an_evaluation_enters_the_card_of_its_weights_only(model, tmp_path):
         card_of(model, tmp_path)
     with pytest.raises(ConfigError, match=r"expected metrics.json of `vol3d evaluate`"):
         card_of(model, tmp_path / "nowhere")
+
+
+def test_the_card_names_the_weights_it_started_from(model, tmp_path):
+    shutil.copytree(model, tmp_path / "best")
+    (tmp_path / "config.yaml").write_text(dump_yaml(load_yaml(SHIPPED / "train/demo.yaml", RunConfig)))
+    run = {"ranks": 2, "device": "cuda", "precision": "bf16", "zero_stage": 1, "starts": []}
+    (tmp_path / "run.json").write_text(
+        json.dumps({**run, "data": {"cache": str(tmp_path / "gone"), "fingerprint": "f"}})
+    )
+    (tmp_path / "init.json").write_text(
+        json.dumps({"from": "x", "matched": ["a", "b"], "notes": ["weights of VoxTell"]})
+    )
+    write_cards(tmp_path)
+    card = (tmp_path / "best/README.md").read_text()
+    assert "| started from | weights of VoxTell, 2 tensors of them |" in card
+    assert "| weights of VoxTell | their own; these weights derive from them |" in card
+    assert "| machine | 2 ranks on cuda, bf16, ZeRO 1 |" in card
+    assert "| studies | not recorded |" in card  # the cache is gone
 
 
 def test_other_folders_are_left_alone(vol3d, model, tmp_path, capsys):

@@ -18,6 +18,7 @@ from vol3d.model.reader import CONFIG as READER_CONFIG
 from vol3d.model.text import MINILM, find_model
 from vol3d.model.vlm import CONFIG
 from vol3d.model_card import FILE, CardFacts, model_card
+from vol3d.train.start import FILE as START
 
 RUN_FILES = ("config.yaml", "run.json")
 
@@ -51,9 +52,16 @@ def card_of(folder: Path, evaluation: Path | None = None, data_sets: str | None 
     run = json.loads((folder.parent / "run.json").read_text()) if inside else None
     config = yaml.safe_load((folder.parent / "config.yaml").read_text()) if inside else None
     facts = CardFacts(
-        model=model, config=config, run=run, data=_counts(config, run), evaluation=measured, data_sets=data_sets,
-        text_licence=_licence_of(model["text"]["name"]), language_model=_language_model(folder),
-    )  # fmt: skip
+        model=model,
+        config=config,
+        run=run,
+        data=_counts(config, run),
+        evaluation=measured,
+        data_sets=data_sets,
+        start=_started(folder.parent) if inside else None,
+        text_licence=_licence_of(model["text"]["name"]),
+        language_model=_language_model(folder),
+    )
     return model_card(record, facts)
 
 
@@ -87,6 +95,11 @@ def _with_section(card: str, record: dict[str, Any], measured: dict[str, Any] | 
     out, replaced = re.subn(r"^## Evaluation\n.*?(?=^## |\Z)", lambda _: section[0], card, count=1, flags=re.S | re.M)
     out = out if replaced else f"{card.rstrip()}\n\n{section[0]}"
     return out.replace("- No test on unseen patients is recorded in this card.\n", "")
+
+
+def _started(run: Path) -> dict[str, Any] | None:
+    path = run / START
+    return dict(json.loads(path.read_text())) if path.is_file() else None
 
 
 def _counts(config: dict[str, Any] | None, run: dict[str, Any] | None) -> dict[str, str] | None:
