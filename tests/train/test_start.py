@@ -193,7 +193,7 @@ def test_voxtells_encoder_and_nothing_else(tmp_path):
     assert {n.split(".")[0] for n in found.matched} == {"encoder"}
     assert all(not n.startswith("encoder.") for n in found.unmatched)
     assert found.unused["pos_embed"] == "of VoxTell's text side or decoder"
-    assert found.notes[0] == "weights of VoxTell"
+    assert found.notes[:2] == ["weights of VoxTell", "of its file fold_0/checkpoint_final.pth"]
     image = torch.randn(1, 1, 8, 16, 16)
     with torch.inference_mode():
         for a, b in zip(network.encoder(image), model.encoder(image), strict=True):

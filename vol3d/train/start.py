@@ -70,7 +70,11 @@ def _weights_at(path: Path, model: torch.nn.Module) -> tuple[dict[str, torch.Ten
         except SafetensorError as error:
             raise CheckpointError(f"{folder / WEIGHTS} is damaged ({error}); copy the folder again") from None
     found = read_foreign(file)
-    notes = [f"weights of {found.kind}", *found.notes]
+    notes = [
+        f"weights of {found.kind}",
+        *([f"of its file {file.relative_to(path)}"] if file != path else []),
+        *found.notes,
+    ]
     encoder = getattr(getattr(model, "config", None), "encoder", None)
     if encoder is not None and found.strides is not None and found.strides != tuple(map(tuple, encoder.strides)):
         notes.append(
