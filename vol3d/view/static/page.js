@@ -53,7 +53,7 @@ class View {
     ].filter(Boolean);
     for (const [id, title, panel, count] of tabs) {
       const mark = count ? make("span", { class: "count", title: `${count} sentences that the image does not support` }, `${count} flagged`) : null;
-      byId("tabs").append(make("button", { role: "tab", id: `tab-${id}`, "aria-controls": id, onclick: () => this.open(id) }, title, mark));
+      byId("tabs").append(make("button", { role: "tab", id: `tab-${id}`, "aria-controls": id, onclick: () => this.open(id) }, title, mark && " ", mark));
       byId("panels").append(make("div", { role: "tabpanel", id, hidden: true }, panel(record, this)));
     }
     this.tabs = tabs.map(tab => tab[0]);

@@ -52,7 +52,7 @@ function sentenceOf(sentence, number, masks, view) {
     role: "button", tabindex: "0", "data-sentence": number, "data-status": sentence.status,
     title: [sentence.status, sentence.reason, sure].filter(Boolean).join("; "), onclick: () => view.readSentence(number),
   }, make("span", { class: "said" }, sentence.text));
-  if (flagged) element.append(make("span", { class: "why" }, badge(sentence.status), [sentence.reason, sure].filter(Boolean).join("; ")));
+  if (flagged) element.append(make("span", { class: "why" }, badge(sentence.status), " ", [sentence.reason, sure].filter(Boolean).join("; ")));
   if (sentence.masks.length > 1) {
     const chips = sentence.masks.map((id, i) => make("button", {
       class: "chip", "data-mask": id, onclick: event => { event.stopPropagation(); view.readSentence(number, i); },
