@@ -116,6 +116,9 @@ class Cache:
         """
         own = [part.table for part in self.parts] or [self._table()]
         table, part_of_row = study_table.merged(own)
+        for part in self.parts:  # what they know is in this table
+            part.__dict__.pop("table", None)
+            part._rows = None
         if table.study_ids != self.study_ids:
             raise CacheError(f"the studies of {self.root} changed while they were listed; start again")
         self._rows = _Rows(

@@ -74,7 +74,7 @@ class StudyTable:
     def of(self, study_ids: Iterable[str]) -> StudyTable:
         """Only these studies."""
         wanted = set(study_ids)
-        return self if len(wanted) == len(self) else self._where([s in wanted for s in self.study_ids])
+        return self if wanted == set(self.study_ids) else self._where([s in wanted for s in self.study_ids])
 
     def of_split(self, split: str | None) -> StudyTable:
         """Only studies of one split; None: all."""

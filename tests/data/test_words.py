@@ -1,11 +1,13 @@
 """Statements and contrast in samples: what they add, and that they change nothing else."""
 
 import hashlib
+import pickle
 from dataclasses import replace
 
 import pytest
 import torch
 
+from vol3d.data import index
 from vol3d.data.augment import OFF, AugmentConfig
 from vol3d.data.channels import ChannelConfig
 from vol3d.data.collate import Collate
@@ -77,6 +79,26 @@ def test_on_adds_and_changes_nothing_else(cache):
         again = PatchDataset(cache, study, WORDY, 3)[i]
         assert (again.phrases, again.contrast.texts) == (other.phrases, other.contrast.texts)
         assert torch.equal(again.contrast.study_C, other.contrast.study_C)
+
+
+def test_of_very_many_studies_the_words_are_kept_on_disk_and_the_samples_are_the_same(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("VOL3D_CACHE_HOME", str(tmp_path / "home"))
+    cache.write_index()
+    near = PatchDataset(cache, cache.select(), WORDY, 3)
+    monkeypatch.setattr(index, "KEPT", 0)
+    far = PatchDataset(cache, cache.select(), WORDY, 3)
+    assert (far.texts(), far.contrast_texts()) == (near.texts(), near.contrast_texts())
+    received = pickle.loads(pickle.dumps(far))  # as a reading process gets it
+    for i in range(6):
+        one, other = near[i], received[i]
+        assert (one.phrases, one.contrast.texts) == (other.phrases, other.contrast.texts)
+        assert torch.equal(one.contrast.study_C, other.contrast.study_C)
+    (path,) = (tmp_path / "home/words").glob("*.parquet")
+    made = path.stat().st_mtime_ns
+    PatchDataset(cache, cache.select(), WORDY, 4)  # another run over the same studies
+    assert path.stat().st_mtime_ns == made
+    PatchDataset(cache, cache.select()[1:], WORDY, 3)
+    assert len(list(path.parent.glob("*.parquet"))) == 2
 
 
 def asked(cache, config, study, samples=24):

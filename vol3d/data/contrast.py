@@ -28,6 +28,7 @@ ORGANS: tuple[str, ...] = tuple(ORGAN_NAMES)
 """Organ n of an encoded text is ``ORGANS[n - 1]``; 0 is the whole image."""
 
 _CLAIMS, _FACTS, _OWN = 8, 128, 32
+_MOST_TEXTS = 20_000
 _TRIES = 8
 TEXT_CODE = 3 + _CLAIMS * WIDTH
 """int64 numbers of a text: hash, organ (-1: no text), normal, claims."""
@@ -53,14 +54,14 @@ def organ_number(organ: str | None) -> int:
 
 
 class TextPool:
-    """Section texts of all training studies, by organ."""
+    """Section texts of all training studies, by organ; of a great many an even sample."""
 
     def __init__(self, knowledge: Iterable[Knowledge]) -> None:
         found: dict[int, dict[str, Section]] = {}
         for known in knowledge:
             for section in known.sections:
                 found.setdefault(organ_number(section.organ), {})[section.text] = section
-        self._by_organ = {o: tuple(texts[t] for t in sorted(texts)) for o, texts in sorted(found.items())}
+        self._by_organ = {o: tuple(texts[t] for t in _evenly(sorted(texts))) for o, texts in sorted(found.items())}
 
     def draw(self, rng: np.random.Generator, organ: int) -> Section | None:
         """Any text on the organ; on any organ where there is none on this."""
@@ -68,6 +69,10 @@ class TextPool:
             self._by_organ[list(self._by_organ)[int(rng.integers(len(self._by_organ)))]] if self._by_organ else ()
         )
         return texts[int(rng.integers(len(texts)))] if texts else None
+
+
+def _evenly(texts: list[str]) -> list[str]:
+    return texts[:: -(-len(texts) // _MOST_TEXTS)] if texts else []
 
 
 def draw_contrast(

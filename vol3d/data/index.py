@@ -18,11 +18,14 @@ import numpy as np
 from vol3d import study_table
 from vol3d.cache import Cache, MaskRecord
 from vol3d.data.phrases import swap_sides, wordings
-from vol3d.data.statements import NOTHING, Knowledge, read_knowledge
+from vol3d.data.statements import NOTHING, Knowledge
+from vol3d.data.told import knowledge_of, told
 from vol3d.errors import CacheError
 from vol3d.study_table import StudyTable
 from vol3d.types import Array
 
+KEPT = 4000
+"""Studies whose words a process keeps: in each some hundred kilobytes."""
 _RECENT = 256
 """Records that a process keeps."""
 
@@ -60,8 +63,8 @@ def same_text(one: str, other: str) -> bool:
 class Studies(Sequence[StudyRecord]):
     """Records of many studies, each made from its entry when asked for.
 
-    Start-up reads the cache's table alone, except that with `statements` or `contrast` every report is read and kept:
-    their texts have to be known before the first patch.
+    Start-up reads the cache's table alone. With `statements` or `contrast` the words of all studies have to be known
+    before the first patch: of up to `KEPT` studies they are read and kept, of more see `told`.
 
     Raises:
         CacheError: a study can answer nothing, or lists a phrase both as present and as absent.
@@ -73,13 +76,19 @@ class Studies(Sequence[StudyRecord]):
         self._cache, self._statements, self._contrast = cache, statements, contrast
         table = cache.table.of(study_ids)
         self.study_ids = tuple(study_ids)
+        if unknown := set(study_ids) - set(table.study_ids):
+            raise CacheError(f"expected studies of {cache.root}, found {len(unknown)} others ({min(unknown)}, ..)")
         self._refuse_disputed(table)
         self._weights = {name: 1 / count for name, count in table.concepts().items()}
         self._phrases: frozenset[str] = frozenset(table.phrases())
         self._recent: OrderedDict[int, StudyRecord] = OrderedDict()
         self._kept: tuple[StudyRecord, ...] | None = None
-        if statements or contrast:
+        self._told: Knowledge | None = None
+        self._wordy = statements or contrast
+        if self._wordy and len(self) <= KEPT:
             self._kept = tuple(self._make(study) for study in self.study_ids)
+        elif self._wordy:
+            self._told = told(cache, self.study_ids, statements=statements, contrast=contrast)
         self._refuse_silent(table)
 
     def __len__(self) -> int:
@@ -99,21 +108,21 @@ class Studies(Sequence[StudyRecord]):
         return self._recent[at]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_recent": OrderedDict(), "_phrases": frozenset()}
+        return {**self.__dict__, "_recent": OrderedDict(), "_phrases": frozenset(), "_told": None}
 
     def phrases(self) -> frozenset[str]:
         """All phrases of all studies, present and absent; none in a process that it was sent to."""
         return self._phrases
 
     def knowledge(self) -> Iterable[Knowledge]:
-        """What the words of each study say, where the run asks for it."""
-        return (study.knowledge for study in self._kept or ())
+        """What the words of all studies say, where the run asks for it; none in a process that it was sent to."""
+        return [self._told] if self._told is not None else [study.knowledge for study in self._kept or ()]
 
     def _make(self, study_id: str) -> StudyRecord:
         entry = self._cache.entry(study_id)
         masks = tuple(m for m in entry.masks if m.voxels > 0 and m.phrases)
         weights = tuple(self._weights[concept(m)] for m in masks)
-        known = read_knowledge(entry, masks, statements=self._statements, contrast=self._contrast)
+        known = knowledge_of(entry, statements=self._statements, contrast=self._contrast) if self._wordy else NOTHING
         return StudyRecord(study_id, masks, weights, tuple(dict.fromkeys(entry.absent)), known)
 
     def _refuse_disputed(self, table: StudyTable) -> None:
@@ -126,11 +135,11 @@ class Studies(Sequence[StudyRecord]):
     def _refuse_silent(self, table: StudyTable) -> None:
         empty = zip(table.study_ids, table.empty("masks"), table.empty("absent"), strict=True)
         for study_id in (s for s, no_masks, no_absent in empty if no_masks and no_absent):
-            if self._kept is not None:
-                known = self._kept[self.study_ids.index(study_id)].knowledge
+            if self._wordy:
+                known = self[self.study_ids.index(study_id)].knowledge
                 if any(known.texts()) or known.sections:
                     continue
-            also = ", labels or a report" if self._kept is not None else ""
+            also = ", labels or a report" if self._wordy else ""
             raise CacheError(
                 f"{study_id}: expected masks with phrases{also} or absent phrases to train on, found none; "
                 f"leave the study out of the split"

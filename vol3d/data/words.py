@@ -5,7 +5,6 @@ Both are drawn from random streams of their own, so that all else of a sample is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from vol3d.data.augment import Motion
 from vol3d.data.contrast import TextPool, draw_contrast, mirrored_texts
 from vol3d.data.cover import Cover, organ_masks
-from vol3d.data.index import StudyRecord, draw_statements
+from vol3d.data.index import Studies, StudyRecord, draw_statements
 from vol3d.data.patch import OpenStudy
 from vol3d.data.phrases import names_direction, swap_sides
 from vol3d.data.sample import Sample
@@ -23,6 +22,9 @@ from vol3d.errors import ConfigError
 from vol3d.text.claims import claims_of
 from vol3d.text.knowledge import ORGAN_NAMES
 from vol3d.types import Zyx
+
+_RECENT = 4000
+"""Studies of which a process remembers what masks an organ has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,15 +66,17 @@ class Words:
         seed: of the dataset.
     """
 
-    def __init__(self, studies: Sequence[StudyRecord], config: WordConfig, patch_size: Zyx, seed: int) -> None:
+    def __init__(self, studies: Studies, config: WordConfig, patch_size: Zyx, seed: int) -> None:
         self.config, self.patch_size, self.seed = config, patch_size, seed
-        self._pool = TextPool(study.knowledge for study in studies)
+        self._pool = TextPool(studies.knowledge())
         self._organs: dict[str, dict[str, tuple[str, ...]]] = {}
 
     def add(self, sample: Sample, study: StudyRecord, opened: OpenStudy, start: Zyx, motion: Motion) -> Sample:
         """The sample with Q more questions and S texts to contrast it with."""
         config = self.config
         if study.study_id not in self._organs:
+            if len(self._organs) >= _RECENT:
+                self._organs.clear()
             self._organs[study.study_id] = organ_masks(study.masks)
         body = next((m.name for m in study.masks if m.label == "body"), None)
         cover = Cover(opened, self._organs[study.study_id], body, start, self.patch_size, motion)
@@ -113,7 +117,7 @@ class Words:
         )
 
 
-def contrast_texts(studies: Sequence[StudyRecord], config: WordConfig, *, swapped: bool) -> list[str]:
+def contrast_texts(studies: Studies, config: WordConfig, *, swapped: bool) -> list[str]:
     """Every text that a patch can be contrasted with, and the organs' names, sorted; none if the run contrasts nothing.
 
     Args:
@@ -123,6 +127,6 @@ def contrast_texts(studies: Sequence[StudyRecord], config: WordConfig, *, swappe
     """
     if not config.contrast_texts:
         return []
-    sections = [s for study in studies for s in (*study.knowledge.sections, *study.knowledge.decoys)]
+    sections = [s for known in studies.knowledge() for s in (*known.sections, *known.decoys)]
     texts = {s.text for s in sections} | (mirrored_texts(sections) if swapped else set())
     return sorted(texts | set(ORGAN_NAMES.values()))

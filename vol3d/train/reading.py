@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from vol3d.cache import Cache
+from vol3d.cache import Cache, Entries
 from vol3d.checkpoint import replace_folder
 from vol3d.config import digest
 from vol3d.data.collate import StepSampler
@@ -79,8 +79,7 @@ def train_reader(
     folder, settings = RunFolder(Path(out)), config.train
     folder.check(config, resume == "auto")
     probes = Probes(config.model.structures, config.model.findings)
-    readings, sections, found = _readings(cache, split, looks, probes)
-    first = found[0]
+    readings, sections, first, facts_SNF = _readings(cache, split, looks, probes)
     texts = sorted(
         {text for r in readings for text in (r.prompt, f" {r.answer}", *(f"{k}: {v} " for k, v in r.context))}
     )
@@ -90,7 +89,7 @@ def train_reader(
     )  # fmt: skip
     torch.manual_seed(seed)
     reader = StudyReader(resolved, tokenizer)
-    mean_F, scale_F = facts_scale(found)
+    mean_F, scale_F = facts_scale(facts_SNF)
     reader.scale_facts(torch.from_numpy(mean_F), torch.from_numpy(scale_F))
     newest = folder.newest() if resume == "auto" else None
     precision = newest[1].precision if newest is not None else choose_precision(settings.precision, place.rank)
@@ -129,22 +128,29 @@ def train_reader(
 
 def _readings(
     cache: Cache, split: str, looks: Path, probes: Probes
-) -> tuple[list[Reading], tuple[str, ...], list[Look]]:
-    entries = [cache.entry(study) for study in readable(cache, split)]
+) -> tuple[list[Reading], tuple[str, ...], Look, list[Array]]:
+    """Readings, sections, the first look, and the facts of all: looks are too large to be held by the thousand."""
+    entries = Entries(cache, readable(cache, split))
     sections = usual_sections(getattr(e, "report", None) or {} for e in entries)
-    found = [load_look(looks, e.study_id) for e in entries]
-    readings = [r for e, look in zip(entries, found, strict=True) for r in readings_of(e, look, sections, probes)]
-    if not readings:
+    readings: list[Reading] = []
+    facts_SNF: list[Array] = []
+    first = None
+    for entry in entries:
+        look = load_look(looks, entry.study_id)
+        first = first or look
+        readings += readings_of(entry, look, sections, probes)
+        facts_SNF.append(look.facts_NF)
+    if not readings or first is None:
         raise CacheError(
             f"expected studies of split {split!r} with a report or questions to learn from, found none in "
             f"{cache.root}; add them to the manifest, or remove the section read from the configuration"
         )
-    return readings, sections, found
+    return readings, sections, first, facts_SNF
 
 
-def facts_scale(looks: Sequence[Look]) -> tuple[Array, Array]:
+def facts_scale(facts_SNF: Sequence[Array]) -> tuple[Array, Array]:
     """Mean and standard deviation [F] of the facts over the rows of what was found; 1 for a fact that never varies."""
-    rows_NF = np.concatenate([look.facts_NF for look in looks])
+    rows_NF = np.concatenate(facts_SNF)
     present = FACTS.index("present")
     found_NF = rows_NF[rows_NF[:, present] > 0] if (rows_NF[:, present] > 0).any() else rows_NF
     mean_F, scale_F = found_NF.mean(0), found_NF.std(0)

@@ -24,6 +24,8 @@ class Indexed:
     splits: dict[str, int]
     quarantined: dict[str, str]
     """Study id to reason."""
+    unfinished: int = 0
+    """Folders of writers that have not ended, or died on some host: a run on the same host removes them."""
     missing: dict[str, str] = field(default_factory=dict)
     """Studies of the manifest that are neither in a cache nor quarantined: their job has not ended, or was lost."""
 
@@ -37,6 +39,8 @@ class Indexed:
             yield f"quarantined: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}"
             for study, reason in list(self.quarantined.items())[:NAMED]:
                 yield f"  {study}: {reason}"
+        if self.unfinished:
+            yield f"unfinished: {self.unfinished} hidden folders; unless preprocessing still runs, remove studies/.*~*"
 
 
 def index(roots: Sequence[Path], *, out: Path | None = None, manifest: Path | None = None) -> Indexed:
@@ -53,7 +57,8 @@ def index(roots: Sequence[Path], *, out: Path | None = None, manifest: Path | No
     tables = {str(cache.root): len(cache.write_index()) for cache in caches}
     whole = join_caches(roots, out) if out is not None else Cache(roots[0])
     splits = Counter(split or "without split" for split in whole.table.column("split"))
-    done = Indexed(tables, dict(splits.most_common()), whole.quarantine())
+    left = sum(1 for root in whole.roots for _ in (root / "studies").glob(".*~*~*~*"))
+    done = Indexed(tables, dict(splits.most_common()), whole.quarantine(), left)
     if manifest is not None:
         there = {*whole.study_ids, *done.quarantined}
         away = [study for study in _studies_of(manifest) if study not in there]

@@ -34,7 +34,9 @@ from vol3d.workflows.scoring import Ask, study_answers, truth_of
 log = logging.getLogger("vol3d")
 
 VALIDATION_STUDIES = 16
-"""Studies asked at each validation during training; the calibration at the end asks all of them."""
+"""Studies asked at each validation during training."""
+CALIBRATION_STUDIES = 512
+"""Studies asked for the calibration at the end, for which all ranks wait: all up to here, of more an even sample."""
 
 
 @stop.listening()
@@ -70,7 +72,7 @@ def run_training(
         validate=_validator(config, cache, entries[:VALIDATION_STUDIES]) if entries else None,
     )  # fmt: skip
     if not dry_run and ranks.join().rank == 0:
-        _finish(out, cache, config, entries)
+        _finish(out, cache, config, entries[:: max(1, -(-len(entries) // CALIBRATION_STUDIES))])
     if not dry_run and config.read is not None:
         ranks.barrier()  # the calibrated models are there
         train_reading(out, cache, config, config.read, resume)
