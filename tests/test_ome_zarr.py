@@ -28,11 +28,15 @@ def entry(tmp_path_factory):
     liver[3:15, 4:30, 5:33] = 1
     volumes = {"ct": rng.integers(-1000, 2000, GRID.shape).astype(np.float32), "pet": rng.random(GRID.shape)}
     data = EntryData(
-        study_id="s1", images={name: Volume(array.astype(np.float32), GRID, name) for name, array in volumes.items()},
-        masks=[(MaskRecord(name="liver", image="ct", phrases=("liver",)), liver)], source_grids={"ct": GRID, "pet": GRID},
-        pet_native=Volume(volumes["pet"].astype(np.float32), GRID, "pet"), levels=3, chunk=16,
+        study_id="s1",
+        images={name: Volume(array.astype(np.float32), GRID, name) for name, array in volumes.items()},
+        masks=[(MaskRecord(name="liver", image="ct", phrases=("liver",)), liver)],
+        source_grids={"ct": GRID, "pet": GRID},
+        pet_native=Volume(volumes["pet"].astype(np.float32), GRID, "pet"),
+        levels=3,
+        chunk=16,
         attributes={"recipe_digest": "r", "fingerprint": "f"},
-    )  # fmt: skip
+    )
     write_entry(root, data)
     return Cache(root).entry("s1")
 

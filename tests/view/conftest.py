@@ -105,9 +105,10 @@ class Tab:
 
     def press(self, key: str) -> None:
         """A real key."""
+        code = {"Escape": 27, "Enter": 13, "ArrowUp": 38, "ArrowDown": 40}.get(key, 0)
         text = key if len(key) == 1 else ""
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, text=text, windowsVirtualKeyCode=code)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
         self.drawn()
 
     def crosshair_mm(self) -> list[float]:
@@ -237,7 +238,13 @@ def write_known(root: Path, *, ct_degrees=(0, 0), ct_flips=(1, 1, 1), pet_degree
         kind = "report" if number <= 4 else "masks" if number <= 6 else "findings"
         file = f"{kind}/{number:02d}.nii.gz"
         nib.save(nib.Nifti1Image(inside["ct"].astype(np.uint8), images["ct"][1]), folder / file)
-        figures = {"volume_ml": 9.2, "suv_max": float(np.float32(9 + number)), "suv_mean": 5.1, "suv_peak": 6.0, "tlg_g": 47.0}
+        figures = {
+            "volume_ml": 9.2,
+            "suv_max": float(np.float32(9 + number)),
+            "suv_mean": 5.1,
+            "suv_peak": 6.0,
+            "tlg_g": 47.0,
+        }
         if kind == "report":
             pet_file = f"report/{number:02d}-pet.nii.gz"
             nib.save(nib.Nifti1Image(inside["pet"].astype(np.uint8), images["pet"][1]), folder / pet_file)
@@ -245,13 +252,16 @@ def write_known(root: Path, *, ct_degrees=(0, 0), ct_flips=(1, 1, 1), pet_degree
             lesions.append({"id": number, "phrase": f"lesion {number}", "probability": 0.9, "file": file,
                             "pet_file": pet_file, "measurement": measured, "mentioned": True})  # fmt: skip
         elif kind == "masks":
-            answers.append({"prompt": f"organ {number}", "file": file, "state": "present", "probability": 0.99, **figures,
-                            "slices": {"series": "ct", "first": 30, "last": 44, "largest": 37}})  # fmt: skip
+            where = {"series": "ct", "first": 30, "last": 44, "largest": 37}
+            answers.append({"prompt": f"organ {number}", "file": file, "state": "present", "probability": 0.99,
+                            **figures, "slices": where})  # fmt: skip
         else:
             findings.append({
                 "name": f"finding_{number}", "state": "present", "probability": 0.83, "threshold": 0.4,
                 "spread": {"low": 0.7, "high": 0.9},
-                "operating_point": {"criterion": "youden", "sensitivity": 0.91, "specificity": 0.84, "positives": 11, "negatives": 19},
+                "operating_point": {
+                    "criterion": "youden", "sensitivity": 0.91, "specificity": 0.84, "positives": 11, "negatives": 19,
+                },
                 "evidence": {"mask": file, "heat_map": None, **figures, "slices": None},
             })  # fmt: skip
     findings.append({
@@ -261,7 +271,12 @@ def write_known(root: Path, *, ct_degrees=(0, 0), ct_flips=(1, 1, 1), pet_degree
     answers.append({"prompt": "spleen", "file": "masks/09.nii.gz", "state": "absent", "probability": 0.02})
     nib.save(nib.Nifti1Image(np.rint(hu).astype(np.int16), images["ct"][1]), source / "ct.nii.gz")
     nib.save(nib.Nifti1Image(suv.astype(np.float32), images["pet"][1]), source / "pet.nii.gz")
-    shared = {"study_id": "known", "grid": "ct", "created": "2026-01-02T03:04:05", "provenance": {"vol3d": "0", "weights_sha256": "ab" * 32}}
+    shared = {
+        "study_id": "known",
+        "grid": "ct",
+        "created": "2026-01-02T03:04:05",
+        "provenance": {"vol3d": "0", "weights_sha256": "ab" * 32},
+    }
     sentences = [
         {"text": t, "section": s, "organ": None, "status": status, "reason": reason, "lesions": ids,
          "probability": None if status == "cannot be checked" else 0.8}
@@ -269,7 +284,7 @@ def write_known(root: Path, *, ct_degrees=(0, 0), ct_flips=(1, 1, 1), pet_degree
     ]  # fmt: skip
     records = {
         "report": {**shared, "sentences": sentences, "lesions": lesions, "technique": "PET/CT.", "change": None,
-                   "context": {"indication": "Staging. </script><img src=x onerror=alert(1)>"}, "writer": "TemplateWriter",
+                   "context": {"indication": "Staging. </script><img src=x onerror=alert(1)>"}, "writer": "Templates",
                    "not_assessed": ["Nothing was looked for but in: liver."]},
         "segmentation": {**shared, "answers": answers},
         "findings": {**shared, "point": "youden", "findings": findings},

@@ -27,7 +27,8 @@ def test_another_version_is_refused_with_both_numbers(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", ["class A{}\nexport {\n  B,\n  A as Niivue\n};\n//# sourceMappingURL=x.map", "class A{}\nexport{A as Niivue}"]
+    "text",
+    ["class A{}\nexport {\n  B,\n  A as Niivue\n};\n//# sourceMappingURL=x.map", "class A{}\nexport{A as Niivue}"],
 )
 def test_a_module_named_by_the_environment_is_used(tmp_path, monkeypatch, text):
     (tmp_path / "index.js").write_text(text)
@@ -42,5 +43,5 @@ def test_what_is_no_module_of_niivue_is_refused(tmp_path, monkeypatch):
     with pytest.raises(bundle.BundleError, match="ends in an export of Niivue at VOL3D_NIIVUE="):
         bundle.niivue_script()
     monkeypatch.setenv("VOL3D_NIIVUE", str(tmp_path / "gone.js"))
-    with pytest.raises(bundle.BundleError, match="found none: .*No such file"):
+    with pytest.raises(bundle.BundleError, match=r"found none: .*No such file"):
         bundle.niivue_script()

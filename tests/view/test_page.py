@@ -1,4 +1,4 @@
-"""The page in a real Chromium: it loads in time and in silence, and a click lands on the evidence, whatever the grids."""
+"""The page in a real Chromium: it loads in time and in silence, and clicks land on the evidence, whatever the grids."""
 
 import json
 import os
@@ -16,6 +16,11 @@ GRIDS = {
     "flipped": {"ct_flips": (-1, -1, 1), "pet_flips": (-1, 1, -1)},
     "oblique": {"ct_degrees": (11, 7), "ct_flips": (1, -1, 1), "pet_degrees": (-8, 5), "pet_flips": (-1, 1, 1)},
 }
+
+CANVAS = "(r => [r.left, r.top, r.width, r.height])(document.querySelector('#gl').getBoundingClientRect())"
+NO_MARKS = "vol3d.nv.opts.crosshairWidth = 0; vol3d.nv.opts.isOrientationTextVisible = false;"
+MARKS = "vol3d.nv.opts.crosshairWidth = 0.25; vol3d.nv.opts.isOrientationTextVisible = true;"
+"""Crosshair and letters, which a test that counts coloured pixels is better off without."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +49,9 @@ def opened(studies, new_tab):
         study, _, path = studies(name)
         if name not in tabs:
             tabs[name] = tab = new_tab()
-            tab.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1)
+            tab.call(
+                "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1
+            )
             tab.open(path.as_uri())
             assert tab.requests == [path.as_uri()]
         tabs[name].front()
@@ -91,14 +98,23 @@ def test_findings_and_measurements_lead_to_their_masks_too(page, tmp_path):
     tab.click('[data-finding="finding 7"]')
     near(tab.crosshair_mm(), study.hottest_mm[6], study.pet_spacing_mm)
     text = tab.run("document.querySelector('[data-finding=\"finding 7\"]').innerText")
-    for part in ("present", "probability 0.83", "threshold 0.40", "youden", "sensitivity 91% of 11", "specificity 84% of 19"):
+    for part in (
+        "present",
+        "probability 0.83",
+        "threshold 0.40",
+        "youden",
+        "sensitivity 91% of 11",
+        "specificity 84% of 19",
+    ):
         assert part in text
     tab.picture(tmp_path / "findings.png")
     tab.click("#tab-measurements")
     tab.click('#measurements tbody[data-mask="4"] tr:last-child')
     near(tab.crosshair_mm(), study.hottest_mm[4], study.pet_spacing_mm)
     assert "14.00" in tab.run("document.querySelector('#measurements tbody[data-mask=\"4\"]').innerText")  # its SUVmax
-    assert "spleen absent probability 0.02" in tab.run("document.querySelector('#measurements').innerText").replace("\n", " ")
+    assert "spleen absent probability 0.02" in tab.run("document.querySelector('#measurements').innerText").replace(
+        "\n", " "
+    )
     tab.picture(tmp_path / "measurements.png")
 
 
@@ -134,13 +150,11 @@ def test_text_of_a_record_is_never_markup(page):
 def test_the_patients_right_is_on_the_left_and_the_front_is_up(name, opened, tmp_path):
     study, tab = opened(name)
     tab.run("vol3d.view.showAll(false); vol3d.view.setPet(0, 8); vol3d.view.setWindow(2); vol3d.view.toggleMip(false)")
-    tab.run("vol3d.nv.opts.crosshairWidth = 0; vol3d.nv.opts.isOrientationTextVisible = false")
+    tab.run(NO_MARKS)
     for plane, right, up in (("axial", 0, 1), ("coronal", 0, 2), ("sagittal", 1, 2)):
         tab.run(f"vol3d.view.stage.moveTo({study.mark_mm.tolist()}); vol3d.view.setLayout('{plane}')")
         picture = np.asarray(Image.open(tab.picture(tmp_path / f"{name}-{plane}.png")).convert("L"), float)
-        left, top, width, height = tab.run(
-            "(r => [r.left, r.top, r.width, r.height])(document.querySelector('#gl').getBoundingClientRect())"
-        )
+        left, top, width, height = tab.run(CANVAS)
         part = picture[int(top) : int(top + height), int(left) : int(left + width)]
         rows, columns = np.nonzero(part > 230)
         assert len(rows) > 100
@@ -153,8 +167,12 @@ def test_the_patients_right_is_on_the_left_and_the_front_is_up(name, opened, tmp
         tab.click_at(left + columns.mean(), top + rows.mean())
         off = np.array(tab.crosshair_mm()) - study.mark_mm
         assert np.abs(off[[right, up]]).max() < 2 * study.ct_spacing_mm
-    tab.run("vol3d.nv.opts.crosshairWidth = 0.25; vol3d.nv.opts.isOrientationTextVisible = true; vol3d.view.showAll(true)")
-    tab.run("vol3d.view.setPet(0.6, 8); vol3d.view.setWindow(0); vol3d.view.toggleMip(true); vol3d.view.setLayout('multi')")
+    tab.run(
+        "vol3d.nv.opts.crosshairWidth = 0.25; vol3d.nv.opts.isOrientationTextVisible = true; vol3d.view.showAll(true)"
+    )
+    tab.run(
+        "vol3d.view.setPet(0.6, 8); vol3d.view.setWindow(0); vol3d.view.toggleMip(true); vol3d.view.setLayout('multi')"
+    )
 
 
 def test_the_values_at_the_crosshair_are_those_of_the_files(page):
@@ -210,21 +228,26 @@ def test_keys(page, tmp_path):
 
 def test_hidden_masks_are_not_drawn(page, tmp_path):
     tab, study = page
-    tab.run(f"vol3d.view.setLayout('axial'); vol3d.view.setPet(0, 8); vol3d.view.stage.moveTo({study.hottest_mm[4].tolist()})")
+    tab.run("vol3d.view.setLayout('axial'); vol3d.view.setPet(0, 8)")
+    tab.run(f"vol3d.view.stage.moveTo({study.hottest_mm[4].tolist()})")
 
     def coloured():
         picture = np.asarray(Image.open(tab.picture(tmp_path / "masks.png")).convert("RGB"), float)
-        box = tab.run("(r => [r.left, r.top, r.right, r.bottom].map(Math.round))(document.querySelector('#gl').getBoundingClientRect())")
-        part = picture[box[1] : box[3], box[0] : box[2]]
+        left, top, width, height = (round(v) for v in tab.run(CANVAS))
+        part = picture[top : top + height, left : left + width]
         return int((np.ptp(part, axis=-1) > 60).sum())
 
-    tab.run("vol3d.nv.opts.crosshairWidth = 0; vol3d.nv.opts.isOrientationTextVisible = false; vol3d.view.setMasks(0.6)")
+    tab.run(
+        "vol3d.nv.opts.crosshairWidth = 0; vol3d.nv.opts.isOrientationTextVisible = false; vol3d.view.setMasks(0.6)"
+    )
     shown = coloured()
     tab.run("vol3d.view.show(4, false)")
     assert coloured() < 0.05 * shown
     tab.run("vol3d.view.show(4, true)")
     assert coloured() == shown
-    tab.run("vol3d.nv.opts.crosshairWidth = 0.25; vol3d.nv.opts.isOrientationTextVisible = true; vol3d.view.setMasks(0.15)")
+    tab.run(
+        "vol3d.nv.opts.crosshairWidth = 0.25; vol3d.nv.opts.isOrientationTextVisible = true; vol3d.view.setMasks(0.15)"
+    )
     tab.run("vol3d.view.setPet(0.6, 8); vol3d.view.setLayout('multi')")
 
 

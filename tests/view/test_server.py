@@ -35,7 +35,9 @@ def test_the_page_and_its_volumes_lie_below_a_secret(server):
     assert server.url == f"http://127.0.0.1:{server.server_address[1]}/{server.secret}/"
 
 
-@pytest.mark.parametrize("path", ["/", "/index.html", "/volumes/ct.nii", "/x/volumes/ct.nii", "/{secret}/../etc/passwd"])
+@pytest.mark.parametrize(
+    "path", ["/", "/index.html", "/volumes/ct.nii", "/x/volumes/ct.nii", "/{secret}/../etc/passwd"]
+)
 def test_nothing_else_is_there(server, path):
     assert get(server, path.replace("{secret}", server.secret))[0] == 404
 
