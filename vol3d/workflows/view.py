@@ -266,13 +266,13 @@ def _report(record: Mapping[str, Any], number: Mapping[str, int]) -> dict[str, A
 
 
 def _finding(finding: Mapping[str, Any], number: Mapping[str, int]) -> dict[str, Any]:
-    point = finding.get("operating_point") or {}
+    point = finding.get("operating_point")
     return {
         "name": _words(finding["name"]),
         **{key: finding.get(key) for key in ("state", "reason", "probability", "threshold", "spread")},
-        "operating_point": {
-            "name": point.get("criterion"), **{key: point.get(key) for key in ("sensitivity", "specificity")},
-            "positives": point.get("positives"), "negatives": point.get("negatives"),
+        "operating_point": point and {
+            "name": point.get("criterion"),
+            **{key: point.get(key) for key in ("sensitivity", "specificity", "positives", "negatives")},
         },
         "mask": number.get(finding["evidence"]["mask"]),
     }  # fmt: skip

@@ -81,7 +81,7 @@ function findingsPanel(record, view) {
       make("div", { class: "top" }, make("b", {}, finding.mask === null ? "" : dot(record.masks[finding.mask].colour), finding.name), badge(finding.state)),
       bar,
       make("div", { class: "small" }, `probability ${finding.probability.toFixed(2)}`, spread ? `, wordings ${spread.low.toFixed(2)} to ${spread.high.toFixed(2)}` : "", `, threshold ${figure(finding.threshold, 2)}`),
-      make("div", { class: "small quiet" }, point ? `operating point ${point.name ?? record.made.point ?? ""}: sensitivity ${share(point.sensitivity, point.positives)}, specificity ${share(point.specificity, point.negatives)}` : "",
+      make("div", { class: "small quiet" }, point ? `operating point ${point.name ?? record.made.point ?? ""}: sensitivity ${share(point.sensitivity, point.positives)}, specificity ${share(point.specificity, point.negatives)}` : "no operating point of its own",
         finding.reason ? ` (${finding.reason})` : ""),
     ));
   }
