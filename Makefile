@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup setup-system lint test test-slow demo docs clean
+.PHONY: setup setup-system lint test test-slow demo docs bench clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,11 @@ demo: setup
 
 docs: setup
 	$(BIN)/mkdocs build --strict
+
+# Speed beside rivals (docs/results.md); half an hour on two idle cores.
+bench: setup
+	$(BIN)/pip install --quiet --editable '.[dev,bench]'
+	$(BIN)/python -m benchmarks.all --out out/bench
 
 clean:
 	rm -rf $(VENV) out site build dist *.egg-info

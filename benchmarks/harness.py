@@ -35,6 +35,7 @@ class Timing:
     """Of all threads of this process and of the children it has waited for."""
 
     def median(self, clock: Clock = "wall") -> float:
+        """Of all rounds."""
         return statistics.median(getattr(self, clock))
 
 

@@ -41,25 +41,24 @@ SPACING_MM = (4.0, 4.0, 4.0)
 PHRASES = (1, 8, 32, 128)
 MANY = 32
 TOKENS = 8
-RECIPE = PreprocessConfig(
-    spacing_mm=SPACING_MM, extent="ct", body_crop=True, body_margin_mm=10.0, levels=1, chunk=48
-)  # fmt: skip
 CHANNELS = ChannelConfig(ct_windows=((-160.0, 240.0), (-1000.0, 600.0)), pet_clips=(), coordinates=True)
 
 
 def main() -> None:
     parser = harness.arguments(__doc__, rounds=3)
-    parser.add_argument("--windows", type=int, default=16)
+    parser.add_argument("--windows", type=int, default=16, help="for rivals that would take hours")
+    parser.add_argument("--grid-mm", type=float, default=4.0, help="voxels of the model grid")
     parser.add_argument("--skip", nargs="*", choices=["rivals", "memory", "whole", "writing"], default=[])
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
     bench = harness.Bench("segment", settings)
-    entry = Entry(prepared(settings.out))
+    entry = Entry(prepared(settings.out, settings.grid_mm))
     model = build("shared")
     check_same_network(model, entry)
-    bench.note(f"model grid {'x'.join(map(str, entry.grid.shape))} at 4 mm, tiles of 64 cubed, overlap 0.5")
-    bench.note("nnU-Net: Gaussian weights, step 0.5, no mirroring; VoxTell: constructor's defaults, patch and widths of "
-               "this encoder, text embeddings given")  # fmt: skip
+    shape = "x".join(map(str, entry.grid.shape))
+    bench.note(f"model grid {shape} at {settings.grid_mm:g} mm, tiles of 64 cubed, overlap 0.5")
+    bench.note("nnU-Net: Gaussian weights, step 0.5, no mirroring; VoxTell: constructor's defaults, patch and widths "
+               "of this encoder, text embeddings given")  # fmt: skip
     if "whole" not in settings.skip:
         whole_study(bench, model, entry)
     if "memory" not in settings.skip:
@@ -182,11 +181,14 @@ def writing(bench: harness.Bench, entry: Entry, out: Path) -> None:
 # -- both sides ------------------------------------------------------------------------------------------------------
 
 
-def prepared(out: Path) -> Path:
+def prepared(out: Path, grid_mm: float) -> Path:
     """The study at the model grid, preprocessed once."""
     study = whole_body(out / "volumes")
-    cache = out / "segment-cache"
-    preprocess(study / "manifest.jsonl", RECIPE, cache, show_progress=False)
+    cache = out / f"segment-cache-{grid_mm:g}"
+    recipe = PreprocessConfig(
+        spacing_mm=(grid_mm,) * 3, extent="ct", body_crop=True, body_margin_mm=10.0, levels=1, chunk=48
+    )  # fmt: skip
+    preprocess(study / "manifest.jsonl", recipe, cache, show_progress=False)
     return Cache(cache).entry("whole-body").path
 
 
