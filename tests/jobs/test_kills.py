@@ -62,6 +62,7 @@ def members(session):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_killed_command_with_workers(manifest, whole, tmp_path):
     """As the system kills it when memory runs out: the command, or all its processes. No worker stays behind."""
     command = [sys.executable, "-m", "vol3d.cli", "preprocess", str(manifest), "--config", str(CONFIG), "--out",
