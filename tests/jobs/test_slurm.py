@@ -2,10 +2,13 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -114,6 +117,15 @@ def let_time_run_out(slurm, job):
     slurm.run("scancel", "--signal=CONT", job)
 
 
+def kill_running(answers):
+    """SIGKILL to the command of one task, in the middle of a study; `scancel` would let it end in order."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # gone meanwhile
+            words = path.read_bytes().decode().split("\0")
+            if "vol3d.cli" in words and str(answers) in words and "srun" not in words[0]:
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_chain_from_studies_to_scores(slurm, site, logs, until):
@@ -131,9 +143,11 @@ def test_the_chain_from_studies_to_scores(slurm, site, logs, until):
     shutil.rmtree(logs / "answers")  # again, killed in the middle of a study
     killed = submit(slurm, logs, site, "infer", "--array=1-2")
     until(lambda: list((logs / "answers").glob("*/done.json")), 300)
-    slurm.run("scancel", "--signal=KILL", killed)
-    assert {*slurm.wait(killed, 120)} & {"FAILED", "CANCELLED"}
-    assert len(list((logs / "answers").glob("*/done.json"))) < 6
+    kill_running(logs / "answers")
+    assert "FAILED" in slurm.wait(killed, 300)
+    left = len(list((logs / "answers").glob("*/done.json")))
+    print(f"{left} of 6 studies done when one task was killed")
+    assert left < 6
     assert slurm.wait(submit(slurm, logs, site, "infer", "--array=1-2"), 600) == ["COMPLETED"] * 2
     assert len(list((logs / "answers").glob("*/done.json"))) == 6
 

@@ -145,7 +145,7 @@ def _ask(number: int, frame: FrameType | None) -> None:
     first = not _now.signal
     _now.signal = max(_now.signal, number)
     if first and not _now.held:
-        raise StoppedError(f"{_name(number)}; run the same command with --resume auto to go on")
+        raise StoppedError(f"{_name(number)}; the same command goes on, training with --resume auto")
 
 
 def _end_at_the_second(read: int) -> None:
