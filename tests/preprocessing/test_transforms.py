@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from preprocessing.transforms import PreprocessConfig, body_box, common_grid, compose
+from preprocessing.transforms import PreprocessConfig, body_box, common_grid, compose, transforms
 from vol3d.errors import ConfigError, GeometryError
 from vol3d.geometry import Grid
 from vol3d.volume import Volume
@@ -132,3 +132,17 @@ def test_a_grid_at_the_wanted_spacing_is_left_alone():
 def test_configuration_is_checked(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         config(**bad)
+
+
+def test_monai_chains_the_same_transforms_to_the_same_bits():
+    from monai.transforms import Compose
+
+    settings = config(body_crop=True)
+    ct = box_volume(SOURCES["oblique"], (-30, -30, -30), (30, 30, 30), "ct", 40, -1000)
+    mask = box_volume(SOURCES["oblique"], (-9, -9, -9), (9, 9, 9), "mask", 1, 0)
+    study = {"ct": ct, "mask:liver": mask, "steps": []}
+    ours, theirs = compose(settings)(study), Compose(transforms(settings))(study)
+    assert ours["steps"] == theirs["steps"]
+    for name in ("ct", "mask:liver"):
+        np.testing.assert_array_equal(ours[name].array_ZYX, theirs[name].array_ZYX)
+        assert ours[name].grid.same_as(theirs[name].grid)

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
-from scipy.stats import rankdata
 
 from vol3d.errors import Vol3dError
 from vol3d.types import Array
@@ -39,7 +37,7 @@ def auroc(truth_N: Array, score_N: Array) -> float:
     negative = len(truth) - positive
     if not positive or not negative:
         return float("nan")
-    ranks = rankdata(score)
+    ranks = _ranks(score)
     return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
@@ -84,7 +82,7 @@ def adaptive_calibration_error(truth_N: Array, probability_N: Array, bins: int =
     truth, probability = known_cases(truth_N, probability_N, probability=True)
     if not len(truth):
         return float("nan")
-    middle = (rankdata(probability) - 0.5) / len(probability)  # of each group of ties, in 0..1
+    middle = (_ranks(probability) - 0.5) / len(probability)  # of each group of ties, in 0..1
     return _gap(_binned(truth, probability, (middle * bins).astype(int), bins))
 
 
@@ -100,6 +98,12 @@ def _gap(curve: Reliability) -> float:
     return float(np.average(np.abs(curve.observed - curve.predicted), weights=curve.count))
 
 
+def _ranks(score_N: Array) -> Array:
+    from scipy.stats import rankdata  # a second of imports that a checkpoint, which knows operating points, can spare
+
+    return rankdata(score_N)
+
+
 def fit_temperature(truth_N: Array, logit_N: Array) -> float:
     """T > 0 such that sigmoid(logit / T) is the probability that a case is present (Guo et al. 2017).
 
@@ -107,6 +111,8 @@ def fit_temperature(truth_N: Array, logit_N: Array) -> float:
     no case across a probability of one half; where the model is biased, `fit_platt` is the better choice. With fewer
     than two classes the answer is 1.
     """
+    from scipy.optimize import minimize_scalar
+
     truth, logit = known_cases(truth_N, logit_N)
     positive = int(truth.sum())
     if not 0 < positive < len(truth) or not logit.any():
@@ -130,6 +136,8 @@ def fit_platt(truth_N: Array, logit_N: Array) -> tuple[float, float]:
     logits separate the classes. The scale is at least `MIN_SCALE`. With fewer than two classes there is nothing to
     learn from and the answer is (1.0, 0.0): the model's own probability.
     """
+    from scipy.optimize import minimize
+
     truth, logit = known_cases(truth_N, logit_N)
     positive = int(truth.sum())
     negative = len(truth) - positive
