@@ -144,7 +144,7 @@ def test_the_chain_from_studies_to_scores(slurm, site, logs, until):
     killed = submit(slurm, logs, site, "infer", "--array=1-2")
     until(lambda: list((logs / "answers").glob("*/done.json")), 300)
     kill_running(logs / "answers")
-    assert "FAILED" in slurm.wait(killed, 300)
+    assert "FAILED" in slurm.wait(killed, 600)
     left = len(list((logs / "answers").glob("*/done.json")))
     print(f"{left} of 6 studies done when one task was killed")
     assert left < 6
