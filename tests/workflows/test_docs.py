@@ -93,13 +93,13 @@ def tool(name):
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
+    pages = [p.relative_to(DOCS).with_suffix("").as_posix() for p in DOCS.rglob("*.md")]
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path], cwd=ROOT, capture_output=True,
         text=True, check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
-    pages = [p.relative_to(DOCS).with_suffix("").as_posix() for p in DOCS.rglob("*.md")]
     built = [f"{p}/index.html" for p in pages if not p.endswith("index")]
     for page in ("index.html", "datasets/index.html", "reference/cli/index.html", "pictures/axes.svg", *built):
         assert (tmp_path / page).is_file(), page
@@ -241,6 +241,7 @@ ELSEWHERE = {
     "docs/how-to/report-text.md": "its programs run above; tests/text",
     "docs/how-to/slicer.md": "needs 3D Slicer",
     "docs/how-to/slurm.md": "tests/jobs runs the job files under SLURM",
+    "docs/scaling.md": "tests/test_scaling.py, tests/data/test_index.py; measuring takes ten minutes",
     "docs/how-to/suv.md": "tests/preprocessing/test_suv.py, on instances of its own",
     "docs/how-to/view.md": "tests/view, in Chromium",
     "docs/how-to/weak-labels.md": "tests/workflows/test_weak_label.py",
