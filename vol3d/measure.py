@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.signal import fftconvolve
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import cdist
 
@@ -238,6 +237,8 @@ def peak_weights(spacing_mm: tuple[float, float, float]) -> Array:
 
 def _suv_peak(mask: Array, box: tuple[Zyx, Zyx], pet: Volume) -> float:
     """Voxels outside the image are left out of the mean: it is over the part of the sphere that was measured."""
+    from scipy.signal import fftconvolve  # half a second that every command would wait for
+
     weights = peak_weights(pet.grid.spacing_mm)
     reach = [n // 2 for n in weights.shape]
     start = (box[0][0] - reach[0], box[0][1] - reach[1], box[0][2] - reach[2])
