@@ -40,7 +40,10 @@ class Stage {
     sources.forEach(source => source.startsWith("blob:") && URL.revokeObjectURL(source));
     this.volumes = Object.fromEntries(layers.map((layer, i) => [layer.kind ?? layer.file, this.nv.volumes[i]]));
     this.fused = ground === "ct" && Boolean(this.volumes.pet);
-    if (ground === "pet") this.volumes.pet.colormapInvert = true;
+    if (ground === "pet") {
+      this.volumes.pet.colormapInvert = true;
+      this.nv.opts.fontColor = [0.7, 0.35, 0, 1]; // letters on white
+    }
     this.labels = this.record.labels.map(layer => {
       const volume = this.volumes[layer.file];
       return { volume, sets: layer.sets, codes: volume.img.slice() };
