@@ -113,6 +113,7 @@ def start_up(root: Path) -> dict[str, float]:
     before, start, cpu = peak_mb(), time.monotonic(), time.process_time()
     require_no_leakage([root], near_duplicates=False)
     leakage = time.monotonic() - start
+    Cache(root).select("val")
     dataset = dataset_of(root)
     texts = len(dataset.texts())
     fingerprint = dataset.cache.fingerprint()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,6 +247,16 @@ def save(table: StudyTable, path: Path) -> None:
 
 def load(path: Path) -> StudyTable | None:
     """The rows of a file; None if there is none, or one that cannot be used."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return _load(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=128)
+def _load(path: Path, *version: int) -> StudyTable | None:
+    """Remembered: a run opens its cache in several places."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -13,7 +13,6 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -79,12 +78,23 @@ def _read_all(cache: Cache, study_ids: Sequence[str], statements: bool, contrast
     tasks = [study_ids[i : i + _STUDIES_PER_TASK] for i in range(0, len(study_ids), _STUDIES_PER_TASK)]
     workers = min(len(os.sched_getaffinity(0)), len(tasks))
     context = get_context("forkserver")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with, initargs=(os.getpid(),)) as pool:
-        parts = list(pool.map(_read_some, repeat(cache), tasks, repeat(statements), repeat(contrast)))
-    return _together(parts)
+    given = (os.getpid(), cache, statements, contrast)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=given) as pool:
+        return _together(list(pool.map(_read_some, tasks)))
 
 
-def _read_some(cache: Cache, study_ids: Sequence[str], statements: bool, contrast: bool) -> Knowledge:
+_given: tuple[Cache, bool, bool]
+"""Of a reading process: sent to it once."""
+
+
+def _begin(main: int, cache: Cache, statements: bool, contrast: bool) -> None:
+    global _given
+    end_with(main)
+    _given = (cache, statements, contrast)
+
+
+def _read_some(study_ids: Sequence[str]) -> Knowledge:
+    cache, statements, contrast = _given
     return _together(
         [knowledge_of(cache.entry(study), statements=statements, contrast=contrast) for study in study_ids]
     )
