@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 
 import nibabel as nib
 import numpy as np
@@ -28,7 +29,8 @@ from benchmarks import harness
 from benchmarks.rivals import INTENSITIES
 from benchmarks.volumes import whole_body
 from preprocessing.reading import read_image
-from vol3d.cache import _CONTEXTS, Cache, Entry
+from vol3d.cache import Cache, Entry
+from vol3d.cache_entry import _CONTEXTS
 from vol3d.cache_write import EntryData, create_cache, write_entry
 from vol3d.data.channels import ChannelConfig, to_channels
 from vol3d.types import Array, Zyx
@@ -91,6 +93,9 @@ def prepare(settings: object) -> Made:
     if slices < grid.shape[0]:
         low = (grid.shape[0] - slices) // 2
         grid = grid.crop((low, 0, 0), (low + slices, *grid.shape[1:]))
+        ends = [native.grid.mm_to_index(grid.index_to_mm((z, 0, 0)))[0] for z in (0, slices - 1)]
+        first, last = max(0, round(min(ends))), min(native.grid.shape[0], round(max(ends)) + 1)
+        native = native.crop((first, 0, 0), (last, *native.grid.shape[1:]))
     exact = {"ct": ct.resample_to(grid), "pet": native.resample_to(grid)}
     attributes = {"recipe_digest": RECIPE_DIGEST, "fingerprint": "0", "split": "train", "absent": ["nothing"]}
     data = EntryData(
@@ -277,14 +282,18 @@ def read_some(root: Path, studies: int, side: str, size: int, seed: int, count: 
 
 def two_workers(bench: harness.Bench, made: Made) -> None:
     """Patches a second of two processes at once, wall clock."""
-    count = 4 * bench.settings.rounds
-    rates: dict[str, float] = {}
+    count = 2 * bench.settings.rounds
+    rates: dict[str, list[float]] = {"vol3d voxels": [], "nnU-Net": []}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for side in ("vol3d voxels", "nnU-Net"):
-            jobs = [pool.submit(read_some, made.root, made.studies, side, 96, seed, count) for seed in (0, 1)]
-            rates[side] = sum(count / job.result() for job in jobs)
-    bench.row("CT patches of 96, two workers: rate", rates["vol3d voxels"] / rates["nnU-Net"], ">= 2",
-              against="nnU-Net's Blosc2 class", patches_per_s=rates["vol3d voxels"])  # fmt: skip
+        for turn in range(3):
+            for side, found in rates.items():
+                jobs = [
+                    pool.submit(read_some, made.root, made.studies, side, 96, seed + turn, count) for seed in (0, 9)
+                ]
+                found.append(sum(count / job.result() for job in jobs))
+    pairs = zip(rates["vol3d voxels"], rates["nnU-Net"], strict=True)
+    bench.row("CT patches of 96, two workers: rate", median(a / b for a, b in pairs), ">= 2",
+              against="nnU-Net's Blosc2 class", patches_per_s=median(rates["vol3d voxels"]))  # fmt: skip
 
 
 def cold(bench: harness.Bench, made: Made) -> None:

@@ -103,6 +103,8 @@ def ours(work: Path, cases: list[tuple[Path, Path | None]], spacing: float) -> N
         name = image.parent.name if image.is_file() else image.name
         masks = [] if mask is None else [{"path": str(mask.resolve()), "phrase": "mass", "label": "mass"}]
         rows.append({"study_id": name, "ct": str(image.resolve()), "masks": masks, "split": "train"})
+    if not rows:
+        return
     summary = preprocess(
         write_manifest(rows, work / "manifest.jsonl"), recipe(spacing), work / "cache", show_progress=False
     )

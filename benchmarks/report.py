@@ -30,7 +30,7 @@ def main() -> None:
     parser = harness.arguments(__doc__, rounds=5)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--layers", type=int, default=16, help="every second looks at the image then, as by default")
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
     bench = harness.Bench("report", settings)
@@ -61,7 +61,7 @@ def words(bench: harness.Bench, folder: Path) -> None:
             return [list(g.ids) for g in ours.generate(prompts.tolist(), *visual, options)]
 
         def generate(prompts=prompts, prefix=prefix, embed=embed):
-            with torch.inference_mode():
+            with torch.no_grad():  # as its own generate does
                 found = theirs.generate(
                     inputs_embeds=torch.cat([prefix, embed(prompts)], dim=1),
                     attention_mask=torch.ones(len(prompts), prefix.shape[1] + PROMPT, dtype=torch.long),

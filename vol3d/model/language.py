@@ -130,7 +130,7 @@ class LanguageModel(nn.Module):
         """Mean of `sample_losses`: of equal batches, the mean over ranks is the loss of all samples on one rank."""
         return self.sample_losses(ids_BT, mask_BT, target_BT, visual_BVD, visual_mask_BV).mean()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
