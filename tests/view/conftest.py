@@ -32,7 +32,7 @@ class Tab:
     """One page of the browser."""
 
     def __init__(self, address: str, size: tuple[int, int]) -> None:
-        self._socket = websocket.create_connection(address, timeout=60, max_size=None)
+        self._socket = websocket.create_connection(address, timeout=120)
         self._numbers = itertools.count(1)
         self.console: list[str] = []
         """Errors and warnings that the page wrote, exceptions that nobody caught, and loads that failed."""
@@ -65,7 +65,7 @@ class Tab:
         elif kind == "Network.requestWillBeSent" and not data["request"]["url"].startswith(("data:", "blob:")):
             self.requests.append(data["request"]["url"])
 
-    def open(self, url: str, seconds: float = 60) -> float:
+    def open(self, url: str, seconds: float = 110) -> float:
         """Waits until the images are drawn; milliseconds from the start of the load until then."""
         self.call("Page.navigate", url=url)
         self.wait("document.body?.dataset.ready || document.querySelector('#loading.failed')", seconds)
