@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 _spec = importlib.util.spec_from_file_location("scaling", ROOT / "benchmarks/scaling.py")
 scaling = importlib.util.module_from_spec(_spec)
+sys.modules[_spec.name] = scaling  # dataclasses look there
 _spec.loader.exec_module(scaling)
 
 COSTS = scaling.Costs(
