@@ -78,7 +78,7 @@ def build() -> VisionLanguageModel:
 
 
 def ask(model: VisionLanguageModel, entry: Entry, count: int) -> None:
-    predict(model, entry, *phrases(count), CHANNELS, PATCH, PredictConfig(skip_air=False, overlap=0.25))
+    predict(model, entry, *phrases(count, model), CHANNELS, PATCH, PredictConfig(skip_air=False, overlap=0.25))
 
 
 def peak_of(path: Path, count: int) -> int:
@@ -86,7 +86,7 @@ def peak_of(path: Path, count: int) -> int:
     torch.set_num_threads(1)
     model, entry = build(), Entry(path)
     with torch.inference_mode():
-        model(torch.zeros(1, CHANNELS.count, *PATCH), *(t[None] for t in phrases(min(count, 16))))
+        model(torch.zeros(1, CHANNELS.count, *PATCH), *(t[None] for t in phrases(min(count, 16), model)))
     with harness.Peak() as peak:
         ask(model, entry, count)
     return peak.bytes

@@ -128,7 +128,8 @@ def meets(value: float, goal: str) -> bool:
 def table(folder: Path = RESULTS, names: Iterable[str] | None = None) -> str:
     """All rows of all results as markdown."""
     paths = [folder / f"{name}.json" for name in names] if names is not None else sorted(folder.glob("*.json"))
-    lines = ["| script | what | value | goal | met |", "|---|---|---|---|---|"]
+    meaning = "A ratio says how many times as fast vol3d is; with a goal of `<=`, how many times what the rival takes."
+    lines = [meaning, "", "| script | what | value | goal | met |", "|---|---|---|---|---|"]
     for path in (p for p in paths if p.exists()):
         record = json.loads(path.read_text())
         for row in record["rows"]:

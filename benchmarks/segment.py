@@ -96,7 +96,7 @@ def rivals_by_window(bench: harness.Bench, model: VisionLanguageModel, entry: En
     chosen = every[:: max(1, len(every) // bench.settings.windows)][: bench.settings.windows]
     images = [window(entry, start) for start in chosen]
     others = {"voxtell": voxtell_model(model.config.encoder, PATCH), "contextual": build("contextual")}
-    tokens, mask = phrases(MANY)
+    tokens, mask = phrases(MANY, model)
     vectors = torch.randn(1, MANY, 1, others["voxtell"].text_embedding_dim)
     runs = {
         "vol3d": lambda image: grounded(model, image, tokens, mask),
@@ -136,7 +136,7 @@ def peak_of_vol3d(path: Path, count: int, threads: int) -> int:
     """In a fresh process."""
     torch.set_num_threads(threads)
     model, entry = build("shared"), Entry(path)
-    grounded(model, window(entry, (0, 0, 0)), *phrases(1))  # oneDNN's own buffers are there on both sides
+    grounded(model, window(entry, (0, 0, 0)), *phrases(1, model))  # oneDNN's own buffers are there on both sides
     with harness.Peak() as peak:
         ask(model, entry, count)
     return peak.bytes
@@ -204,17 +204,16 @@ def plans(model: VisionLanguageModel) -> dict:
     return nnunet_plans(model.config.encoder, PATCH, SPACING_MM)
 
 
-def phrases(count: int) -> tuple[Tensor, Tensor]:
+def phrases(count: int, model: VisionLanguageModel) -> tuple[Tensor, Tensor]:
     """tokens_PTE and mask, random."""
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(count, TOKENS, 384, generator=generator), torch.ones(count, TOKENS, dtype=torch.bool)
+    tokens = torch.randn(count, TOKENS, model.config.text.width, generator=generator)
+    return tokens, torch.ones(count, TOKENS, dtype=torch.bool)
 
 
 def ask(model: VisionLanguageModel, entry: Entry, count: int) -> None:
     """All tiles: as in nnU-Net, none is skipped."""
-    tokens, mask = phrases(count)
-    if tokens.shape[-1] != model.config.text.width:
-        tokens = tokens[..., :1].expand(-1, -1, model.config.text.width)
+    tokens, mask = phrases(count, model)
     found = predict(model, entry, tokens, mask, CHANNELS, PATCH, PredictConfig(skip_air=False))
     assert found.probability_PZYX.shape == (count, *entry.grid.shape)
 

@@ -68,13 +68,13 @@ def step(bench: harness.Bench) -> None:
         deepspeed_file=read_deepspeed_file("zero0"), micro_batch=settings.batch, clip=1.0,
     )  # fmt: skip
     batch, theirs = made(settings, config.text.width, trainer)
-    first = engine.step([batch], 1e-3).loss  # both learn: the loss of the same batch falls
+    first = engine.step([batch], 1e-4).loss  # both learn: the loss of the same batch falls
     with quiet():
         their_first = float(trainer.train_step(theirs)["loss"])
     losses: dict[str, float] = {}
 
     def ours() -> None:
-        losses["vol3d"] = engine.step([batch], 1e-3).loss
+        losses["vol3d"] = engine.step([batch], 1e-4).loss
 
     def nnunet() -> None:
         losses["nnunet"] = float(trainer.train_step(theirs)["loss"])

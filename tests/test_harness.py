@@ -44,8 +44,8 @@ def test_rows_become_json_and_a_table(tmp_path):
     assert record["command"] == "python -m benchmarks.some"
     assert str(tmp_path) not in json.dumps(record)  # no paths of the machine
     lines = harness.table(tmp_path).splitlines()
-    assert lines[2] == "| `some` | reading, against a rival | 2.5x | >= 2 | yes |"
-    assert lines[3] == "| `some` | writing | 0.5 s |  |  |"
+    assert lines[4] == "| `some` | reading, against a rival | 2.5x | >= 2 | yes |"
+    assert lines[5] == "| `some` | writing | 0.5 s |  |  |"
 
 
 def test_peak_memory_is_what_was_added():

@@ -193,3 +193,24 @@ def test_there_and_back_over_every_orientation():
         there = resample(smooth, GRID, other, 0.0)
         np.testing.assert_allclose(there, ramp(other), rtol=1e-5, atol=1e-3)
         np.testing.assert_allclose(resample(there, other, GRID, 0.0), smooth, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("target", [(7.0, 3.0, 5.0), (1.3, 3.0, 0.7), (3.0, 0.6, 9.0)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_a_few_slices_at_a_time_are_the_whole_at_once(target, order):
+    """Against one dense product of the three weight matrices in double precision."""
+    from vol3d.volume import _weights
+
+    source = Grid.from_spacing((37, 21, 30), (2.0, 1.5, 1.0), (3.0, -7.0, 11.0)).flip((1,)).permute(order)
+    grid = Grid.from_spacing((37, 21, 30), (2.0, 1.5, 1.0), (3.0, -7.0, 11.0)).resample(target)
+    array = np.random.default_rng(0).integers(-1000, 1000, source.shape).astype(np.int16)
+    found = resample(array, source, grid, 0.0)
+    plain = Volume(array, source, "ct").to_orientation(grid.orientation)
+    matrices = []
+    for axis in range(3):
+        step = grid.spacing_mm[axis] / plain.grid.spacing_mm[axis]
+        start = plain.grid.mm_to_index(grid.index_to_mm((0, 0, 0)))[axis]
+        matrices.append(_weights(start + step * np.arange(grid.shape[axis]), step, plain.grid.shape[axis]))
+    expected = np.einsum("zk,yl,xm,klm->zyx", *(m.astype(float) for m in matrices), plain.array_ZYX.astype(float))
+    inside = tuple(slice(1, -1) for _ in range(3))  # what lies outside the source's box is fill
+    np.testing.assert_allclose(found[inside], expected[inside], atol=2e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from vol3d.errors import GeometryError
 from vol3d.geometry import Grid
 from vol3d.types import AIR_HU, UNIT_OF, Array, Modality, Unit, Zyx
+
+_SLAB_VOXELS = 1 << 18
+"""About how many voxels are resampled at a time: 1 MB."""
 
 FILL: dict[Modality, float] = {"ct": AIR_HU, "pet": 0.0, "mask": 0.0}
 """What stands outside the source grid: air, no uptake, not a member."""
@@ -112,11 +116,7 @@ def _resample_separable(array_ZYX: Array, index_map: Array, shape: Zyx, fill: fl
         picks = [np.clip(np.rint(w), 0, n - 1).astype(int) for (w, _), n in zip(steps, array.shape, strict=True)]
         out = np.ascontiguousarray(array[np.ix_(*picks)])
     else:
-        out = np.ascontiguousarray(array, np.float32)  # BLAS needs it: flipped views are a hundred times slower
-        shrink = [shape[a] / array.shape[a] for a in range(3)]
-        for axis in np.argsort(shrink):  # the axis that shrinks the most goes first: less work for the others
-            where, step = steps[axis]
-            out = _apply(_weights(where, step, out.shape[axis]), out, int(axis))
+        out = _linear(array, [_weights(where, step, n) for (where, step), n in zip(steps, array.shape, strict=True)])
     for axis, mask in enumerate(outside):
         out[(slice(None),) * axis + (mask,)] = fill
     return out
@@ -141,12 +141,50 @@ def _weights(where: Array, step: float, size: int) -> Array:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _apply(weights: Array, array: Array, axis: int) -> Array:
-    if axis == 2:
-        return array @ weights.T
-    if axis == 1:
-        return weights @ array
-    return (weights @ array.reshape(array.shape[0], -1)).reshape(-1, *array.shape[1:])
+def _linear(array: Array, weights: list[Array]) -> Array:
+    """Every axis, a few slices at a time, so that no more than those are float beside the result.
+
+    A row of weights reaches a few slices only, so the first axis costs next to nothing. It goes first, unless it adds
+    slices while the plane shrinks. Of the other two the one that shrinks the most goes first.
+    """
+    inner = sorted((1, 2), key=lambda axis: len(weights[axis]) / array.shape[axis])
+
+    def in_plane(slab: Array) -> Array:
+        for axis in inner:
+            slab = slab @ weights[2].T if axis == 2 else weights[1] @ slab
+        return slab
+
+    first, source = weights[0], array.shape[1] * array.shape[2]
+    shrinks = len(weights[1]) * len(weights[2]) < source
+    plane = max(source, len(weights[1]) * len(weights[2]))
+    if len(first) <= array.shape[0] or not shrinks:
+        return _by_slabs(len(first), plane, lambda a, b: in_plane(_across(first[a:b], array)))
+    # BLAS needs contiguous arrays: flipped views are a hundred times slower
+    middle = _by_slabs(array.shape[0], plane, lambda a, b: in_plane(np.ascontiguousarray(array[a:b], np.float32)))
+    return _by_slabs(len(first), plane, lambda a, b: _across(first[a:b], middle))
+
+
+def _by_slabs(count: int, plane: int, make: Callable[[int, int], Array]) -> Array:
+    """Stacks ``make(a, b)`` of consecutive slices of `plane` voxels."""
+    out: Array | None = None
+    step = max(1, _SLAB_VOXELS // plane)
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        slab = make(start, stop)
+        if out is None:
+            out = np.empty((count, *slab.shape[1:]), np.float32)
+        out[start:stop] = slab
+        del slab  # before the next one is made
+    assert out is not None
+    return out
+
+
+def _across(weights: Array, array: Array) -> Array:
+    """Weighted sums of slices, of those that any row reaches."""
+    used = np.flatnonzero(weights.any(axis=0))
+    low, high = int(used[0]), int(used[-1]) + 1
+    slab = np.ascontiguousarray(array[low:high], np.float32)
+    return (weights[:, low:high] @ slab.reshape(high - low, -1)).reshape(len(weights), *array.shape[1:])
 
 
 def _resample_oblique(array_ZYX: Array, source: Grid, target: Grid, fill: float, nearest: bool) -> Array:

@@ -143,7 +143,7 @@ def predict(
                 views = _answers(model, image_BCZYX, tokens_1PTE, mask_1PT, channels, flips, config.phrase_chunk, seen)
                 presence_BP = torch.zeros((len(starts), count), device=device)
                 for first, probability_BPZYX, seen_BP in views:
-                    slab.add(starts, first, probability_BPZYX * weight_BZYX[:, None])
+                    slab.add(starts, first, probability_BPZYX.mul_(weight_BZYX[:, None]))
                     presence_BP[:, first : first + seen_BP.shape[1]] += seen_BP / len(flips)
                 presence_P = torch.maximum(presence_P, presence_BP.amax(0))
             if progress is not None:
@@ -172,7 +172,7 @@ def _answers(
             part = slice(first, first + chunk)
             tokens_BPTE = tokens_1PTE[:, part].expand(batch, -1, -1, -1)
             output = model.ground(features, tokens_BPTE, mask_1PT[:, part].expand(batch, -1, -1))
-            probability_BPZYX = output.logits[0].float().sigmoid()
+            probability_BPZYX = output.logits[0].float().sigmoid_()  # in place: fresh memory costs as much as the sum
             if probability_BPZYX.shape[2:] != image_BCZYX.shape[2:]:
                 raise ValueError(
                     f"expected mask logits on the tile's {tuple(image_BCZYX.shape[2:])} voxels, "
