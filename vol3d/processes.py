@@ -6,7 +6,7 @@ import os
 import threading
 import time
 
-WATCH_S = 5.0
+WATCH_S = 2.0
 """Seconds between two looks at whether it still lives."""
 
 

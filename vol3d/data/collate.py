@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -22,9 +20,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vol3d.data.contrast import ContrastBatch
 from vol3d.data.sample import Sample
 from vol3d.errors import ConfigError
+from vol3d.processes import end_with
 from vol3d.text.knowledge import ORGAN_NAMES
-
-_WATCH_SECONDS = 2.0
 
 
 class TokenSource(Protocol):
@@ -201,18 +198,4 @@ def make_loader(
 
 
 def _end_with(trainer: int, _: int) -> None:
-    """Ends this worker soon after the process that reads from it.
-
-    torch's own watchdog asks whether the parent lives, and with forkserver that is the server: a killed run left its
-    workers behind, a gigabyte each.
-    """
-
-    def watch() -> None:
-        while True:
-            time.sleep(_WATCH_SECONDS)
-            try:
-                os.kill(trainer, 0)
-            except ProcessLookupError:
-                os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(trainer)
