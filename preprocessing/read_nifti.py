@@ -37,6 +37,8 @@ _MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _ERRORS = (ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError, OSError, EOFError, struct.error,
            ValueError, TypeError, OverflowError, KeyError)  # fmt: skip
 
+_DAMAGED = cast(type[Exception], isal_zlib.error)
+
 
 @dataclass(frozen=True)
 class Nifti:
@@ -108,9 +110,11 @@ def read_labels(path: Path, value: int | tuple[int, ...] | None = None) -> tuple
             raise ReadError(f"{path}: expected a mask of whole numbers, found values up to {off:.3g} off")
         array = array.astype(np.int16)
     if value is not None:
-        return np.isin(array, value).astype(np.uint8), found.grid
+        chosen = np.isin(array, value) if isinstance(value, tuple) else array == value
+        return chosen.astype(np.uint8), found.grid
     lowest, highest = int(array.min()), int(array.max())
-    if lowest < 0 or not np.isin(array, (0, highest)).all():  # 0 and 255, say, is a mask all the same
+    # 0 and 255, say, is a mask all the same; np.isin would take eight bytes a voxel
+    if lowest < 0 or not ((array == 0) | (array == highest)).all():
         labels = lowest + np.flatnonzero(np.bincount(array.ravel().astype(np.int32) - lowest))
         shown = ", ".join(str(v) for v in labels[:12]) + (", ..." if len(labels) > 12 else "")
         raise ReadError(f"{path}: expected a mask of 0 and one value, found the labels {shown}; say which is meant")
@@ -126,7 +130,7 @@ def nifti_bytes(path: Path) -> bytes:
     try:
         raw = path.read_bytes()
         raw = igzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError, isal_zlib.error) as error:
+    except (OSError, EOFError, _DAMAGED) as error:
         raise ReadError(f"{path}: expected a whole gzip file, found a damaged one ({error}); copy it again") from error
     if len(raw) < 348 or (raw[344:347] != b"n+1" and raw[4:7] != b"n+2"):
         raise ReadError(f"{path}: expected a single-file NIfTI image, found {len(raw)} bytes without its signature")
