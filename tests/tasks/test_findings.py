@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from vol3d.errors import ConfigError
+from vol3d.model.decoder import Output
 from vol3d.tasks.findings import (
     AlignConfig,
     FindingsConfig,
@@ -82,9 +83,9 @@ def test_without_alignment_it_is_the_segment_task() -> None:
     seen = []
 
     class Model(torch.nn.Module):
-        def forward(self, *parts: torch.Tensor) -> SimpleNamespace:
+        def forward(self, *parts: torch.Tensor) -> Output:
             seen.append(len(parts))
-            return SimpleNamespace(logits=[torch.zeros(1, 1, 2, 2, 2)], presence_BP=torch.zeros(1, 1))
+            return Output([torch.zeros(1, 1, 2, 2, 2)], torch.zeros(1, 1))
 
     batch = SimpleNamespace(
         image_BCZYX=torch.zeros(1), tokens_BPTE=torch.zeros(1), token_mask_BPT=torch.zeros(1),

@@ -13,6 +13,7 @@ from vol3d.cache import Cache
 from vol3d.checkpoint import Calibration, FindingCalibration, Findings
 from vol3d.metrics.operating import OperatingPoint
 from vol3d.metrics.probes import PairAnswer
+from vol3d.study_table import INDEX
 from vol3d.text.prompts import prompts_for
 from vol3d.workflows import verify
 from vol3d.workflows.evaluate_findings import (
@@ -179,6 +180,7 @@ def leaking(cache, to):
     record = json.loads(path.read_text())
     record["attributes"]["vol3d"]["patient_key"] = Cache(to).entry(first).patient_key
     path.write_text(json.dumps(record))
+    (to / INDEX).unlink()  # as whoever writes an entry does
     return to, first, second
 
 
@@ -220,6 +222,7 @@ def test_verification_compares_volumes(vol3d, tiny, tmp_path, capsys, caplog, mo
     record = json.loads(path.read_text())
     record["attributes"]["vol3d"] |= {"study_id": second, "patient_key": "another", "split": "test"}
     path.write_text(json.dumps(record))
+    (tmp_path / "cache" / INDEX).unlink()
     assert vol3d("verify", tmp_path / "cache") == 1
     assert f"cache/{first} (train)" in (error := capsys.readouterr().err)
     assert "near-duplicate volume, similarity 1.00" in error

@@ -109,7 +109,7 @@ class SharedGrounding(nn.Module):
         config: the encoder's stages.
         in_channels: of the image, which joins the features at every scale used here: normalisation has taken absolute
             HU, SUV, position and validity out of them.
-        text_width: of the token states.
+        text: from token states to `width`.
         width: of text, queries and phrase features.
         heads: of the attention.
         levels: the two stages at which voxels attend to tokens, coarser first.
@@ -120,7 +120,7 @@ class SharedGrounding(nn.Module):
         self,
         config: EncoderConfig,
         in_channels: int,
-        text_width: int,
+        text: TextAdapter,
         width: int,
         heads: int,
         levels: tuple[int, int],
@@ -130,7 +130,7 @@ class SharedGrounding(nn.Module):
         super().__init__()
         self.levels = levels
         self.total_strides = config.total_strides
-        self.text = TextAdapter(text_width, width)
+        self.text = text
         joined = [n + in_channels + proposals for n in config.features]
         self.lateral = nn.ModuleList([nn.Conv3d(joined[n], width, 1) for n in levels])
         self.fuse = nn.ModuleList([GatedFusion(width, width, width, heads) for _ in levels])
@@ -159,7 +159,7 @@ class SharedGrounding(nn.Module):
     def forward(self, prepared: Sequence[Tensor], tokens_BPTE: Tensor, mask_BPT: Tensor) -> Output:
         """Logits, full resolution first."""
         phrases = tokens_BPTE.shape[1]
-        mask_BT = mask_BPT.flatten(0, 1)
+        mask_BT = self.text.kept(mask_BPT.flatten(0, 1))
         tokens_BTD, text_BD = self.text(tokens_BPTE.flatten(0, 1), mask_BT)
         lateral_B1ND = [to_voxels(x).contiguous()[:, None] for x in prepared[:2]]
         voxels_BND = lateral_B1ND[0].expand(-1, phrases, -1, -1).flatten(0, 1)
@@ -212,9 +212,9 @@ class Proposals(nn.Module):
 class ContextualGrounding(nn.Module):
     """One decode per phrase over skips that its words have gated."""
 
-    def __init__(self, config: EncoderConfig, text_width: int, width: int, *, checkpointing: bool = False) -> None:
+    def __init__(self, config: EncoderConfig, text: TextAdapter, width: int, *, checkpointing: bool = False) -> None:
         super().__init__()
-        self.text = TextAdapter(text_width, width)
+        self.text = text
         self.gates = nn.ModuleList([ContextualGate(channels, width) for channels in config.features])
         self.decoder = ImageDecoder(config, checkpointing=checkpointing)
         self.score = nn.ModuleList([nn.Conv3d(channels, 1, 1) for channels in config.features[:-1]])
@@ -227,7 +227,7 @@ class ContextualGrounding(nn.Module):
     def forward(self, skips: Sequence[Tensor], tokens_BPTE: Tensor, mask_BPT: Tensor) -> Output:
         """Logits, full resolution first."""
         phrases = tokens_BPTE.shape[1]
-        mask_BT = mask_BPT.flatten(0, 1)
+        mask_BT = self.text.kept(mask_BPT.flatten(0, 1))
         tokens_BTD, text_BD = self.text(tokens_BPTE.flatten(0, 1), mask_BT)
         gated = []
         for gate, skip in zip(self.gates, skips, strict=True):
