@@ -86,8 +86,11 @@ def test_a_warned_job_goes_back_to_the_queue_and_on(slurm, cache, site, logs, un
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_three_preemptions_do_not_move_the_loss(slurm, cache, site, logs, until):
-    """Twice `scontrol requeue`, as for a job of higher priority, and once the time limit."""
-    steps = 120
+    """Twice `scontrol requeue`, as for a job of higher priority, and once the time limit.
+
+    So many steps that an idle machine is not done before it is stopped for the third time.
+    """
+    steps = 400
     whole = {**site, "RUN": str(logs / "whole"), "TRAIN_OPTIONS": options(steps)}
     assert slurm.wait(submit(slurm, logs, whole, "train"), 1800) == ["COMPLETED"]
     site = {**site, "RUN": str(logs / "run"), "TRAIN_OPTIONS": options(steps)}
