@@ -131,7 +131,8 @@ class SharedGrounding(nn.Module):
         self.levels = levels
         self.total_strides = config.total_strides
         self.text = text
-        joined = [n + in_channels + proposals for n in config.features]
+        inputs = [n + in_channels for n in config.features]
+        joined = [n + proposals for n in inputs]
         self.lateral = nn.ModuleList([nn.Conv3d(joined[n], width, 1) for n in levels])
         self.fuse = nn.ModuleList([GatedFusion(width, width, width, heads) for _ in levels])
         self.mix = nn.ModuleList([Mix(width, width, 3), Mix(width, width // 2, 1)])
@@ -139,7 +140,7 @@ class SharedGrounding(nn.Module):
         self.sizes = [n for level in reversed(range(levels[1])) for n in (1, joined[level])]
         self.weights = nn.Sequential(nn.Linear(3 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, sum(self.sizes)))
         self.presence = PresenceHead(levels[0] + 1, width, width, width, width)
-        self.proposals = Proposals([n - 1 for n in joined[: levels[0] + 1]]) if proposals else None
+        self.proposals = Proposals(inputs[: levels[0] + 1]) if proposals else None
 
     def prepare(self, features: Sequence[Tensor], image_BCZYX: Tensor) -> list[Tensor]:
         """What no phrase changes: laterals at `levels`; then, coarse to fine, features and image of finer levels; then
@@ -179,11 +180,14 @@ class SharedGrounding(nn.Module):
             .split(self.sizes, dim=-1)
         )
         logits = [y.unflatten(0, (-1, phrases)).squeeze(2) for y in (logit, coarse)]
-        fine_end = 2 + self.levels[1]
-        for n, fine in enumerate(prepared[2:fine_end]):
+        for n, fine in enumerate(prepared[2 : 2 + self.levels[1]]):
             logits.insert(0, refine(logits[0], fine, *weights[2 * n : 2 * n + 2]))
         presence_BP = self.presence(logits, pooled_BD, context_BD, text_BD, phrases)
-        return Output(logits, presence_BP, prepared[fine_end:])
+        return Output(logits, presence_BP, self.proposed(prepared))
+
+    def proposed(self, prepared: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The proposals among what `prepare` gave, finest first; empty without them."""
+        return prepared[2 + self.levels[1] :]
 
     def _meet(self, level: int, voxels_BND: Tensor, like: Tensor, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         return self.mix[level](self.fuse[level](voxels_BND, tokens_BTD, mask_BT), like)

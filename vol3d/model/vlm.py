@@ -211,8 +211,9 @@ class VisionLanguageModel(nn.Module):
         """Proposals at the places of `_coarse`."""
         if not self.config.proposals:
             return []
-        logits = features[2 + self.config.levels[1] :]
-        return [logits[level] for level in self.config.levels]
+        assert isinstance(self.grounding, SharedGrounding)
+        logits = self.grounding.proposed(features)
+        return [logits[level] for level in self.grounding.levels]
 
     def _seen(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """What the model sees of texts: in the control without words, nothing."""
