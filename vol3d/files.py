@@ -20,6 +20,12 @@ def write_whole(path: Path, data: str | bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def user_cache() -> Path:
+    """Folder for what is kept between commands: VOL3D_CACHE_HOME, by default ~/.cache/vol3d."""
+    chosen = os.environ.get("VOL3D_CACHE_HOME")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "vol3d"
+
+
 def sync(path: Path) -> None:
     """Waits until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -1,5 +1,6 @@
 """The embedding bank: round trip, reuse, atomic segments, readers that travel to workers."""
 
+import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_a_killed_write_leaves_nothing_that_counts(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "replace", die)
+        patch.setattr(os, "replace", die)
         with pytest.raises(KeyboardInterrupt):
             bank.ensure(TEXTS)
     again = EmbeddingBank(tmp_path, causal)

@@ -20,7 +20,7 @@ import vol3d.text
 from vol3d.cache import Cache, Entry
 from vol3d.data import statements as reading
 from vol3d.data.statements import Knowledge, Section, read_knowledge
-from vol3d.files import write_whole
+from vol3d.files import user_cache, write_whole
 from vol3d.processes import end_with
 
 _STUDIES_PER_TASK = 64
@@ -42,7 +42,7 @@ def told(cache: Cache, study_ids: Sequence[str], *, statements: bool, contrast: 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder = home() / "words"
+    folder = user_cache() / "words"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{_key(cache, study_ids, statements, contrast)}.parquet"
     with path.with_suffix(".lock").open("w") as lock:
@@ -54,12 +54,6 @@ def told(cache: Cache, study_ids: Sequence[str], *, statements: bool, contrast: 
             pq.write_table(_to_table(found), sink, compression="zstd")
             write_whole(path, sink.getvalue().to_pybytes())
     return _from_rows(pq.read_table(path).to_pylist())
-
-
-def home() -> Path:
-    """VOL3D_CACHE_HOME, by default ~/.cache/vol3d."""
-    chosen = os.environ.get("VOL3D_CACHE_HOME")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "vol3d"
 
 
 def _key(cache: Cache, study_ids: Sequence[str], statements: bool, contrast: bool) -> str:

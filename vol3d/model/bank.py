@@ -8,7 +8,6 @@ nothing, and two writers at worst store a text twice. Opening costs one small re
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from vol3d.errors import CacheError, ConfigError
-from vol3d.files import write_whole
+from vol3d.files import user_cache, write_whole
 from vol3d.model.text import TextConfig, TextEncoder, find_model, is_uncased, normalise, resolve_text
 from vol3d.types import Array
 
@@ -28,8 +27,7 @@ SCHEMA = 1
 
 def bank_root() -> Path:
     """Folder of all banks of this user: VOL3D_CACHE_HOME/text, by default ~/.cache/vol3d/text."""
-    home = os.environ.get("VOL3D_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache" / "vol3d") / "text"
+    return user_cache() / "text"
 
 
 _SEGMENT_TEXTS = 2048
