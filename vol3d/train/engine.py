@@ -22,6 +22,7 @@ from vol3d.config import SHIPPED
 from vol3d.errors import ConfigError, NonFiniteError
 from vol3d.train import ranks
 from vol3d.train.full_state import FullState  # before deepspeed: it chooses the accelerator
+from vol3d.train.muon import Muon
 
 import deepspeed  # isort: skip
 
@@ -96,6 +97,11 @@ class Engine:
         precision: Literal["fp32", "bf16"] = "fp32",
     ) -> None:
         self.stage = int(deepspeed_file.get("zero_optimization", {}).get("stage", 0))
+        if self.stage and isinstance(optimizer, Muon):
+            raise ConfigError(
+                f"expected deepspeed: zero0 with the optimizer muon, which needs whole matrices, found ZeRO "
+                f"{self.stage}, where each rank holds a part; use zero0, or the optimizer adamw"
+            )
         self.clip, self.accumulation, self.precision = clip, accumulation, precision
         self._probe = torch.zeros((), device=ranks.device())
         for parameter in model.parameters():

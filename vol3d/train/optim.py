@@ -10,27 +10,33 @@ import torch
 from torch import nn
 
 from vol3d.errors import ConfigError
+from vol3d.train.muon import Muon
 
 POLY_EXPONENT = 0.9
 """nnU-Net's decay: (1 - t) ** 0.9."""
+
+_MUON_SMALLEST = 8
+"""Rows of the smallest matrix worth making orthogonal; heads with one or two outputs stay with AdamW."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """How the weights move."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
-    """``sgd`` is nnU-Net's: Nesterov momentum, decay on every weight. ``adamw`` leaves biases and norms undecayed."""
+    name: Literal["adamw", "muon", "sgd"] = "adamw"
+    """``sgd`` is nnU-Net's: Nesterov momentum, decay on every weight. ``adamw`` leaves biases and norms undecayed.
+    ``muon`` makes the update of every matrix and kernel orthogonal, of AdamW's size, and leaves the rest to AdamW; it
+    needs whole matrices, so ZeRO 0."""
     learning_rate: float = 1e-3
     """Peak, reached after the warm-up."""
     weight_decay: float = 1e-2
     """nnU-Net's SGD uses 3e-5."""
     momentum: float = 0.99
-    """Of ``sgd`` only."""
+    """Of ``sgd`` and ``muon``, where 0.95 is usual."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of ``adamw`` only."""
+    """Of ``adamw``, and of ``muon`` for what it leaves to AdamW."""
     eps: float = 1e-8
-    """Of ``adamw`` only. Gradients below it hardly count; a larger one keeps their rounding, which differs with the
+    """As `betas`. Gradients below it hardly count; a larger one keeps their rounding, which differs with the
     number of ranks, out of the first updates, whose size AdamW makes the same for every gradient."""
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
     """Decay after the warm-up, down to `final_share` of the peak at the last step."""
@@ -63,7 +69,7 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Torch's own AdamW or SGD over the trainable parameters of `model`.
+    """Torch's own AdamW or SGD, or `Muon`, over the trainable parameters of `model`.
 
     Raises:
         ConfigError: every parameter is frozen.
@@ -79,9 +85,29 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
             weight_decay=config.weight_decay,
             nesterov=True,
         )
+    if config.name == "muon":
+        return _muon(parameters, config)
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [g for g in groups if g["params"]]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps)
+
+
+def _muon(parameters: list[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
+    def is_matrix(p: nn.Parameter) -> bool:
+        return p.ndim in (2, 5) and min(p.shape[0], p[0].numel()) >= _MUON_SMALLEST
+
+    groups = [
+        {
+            "params": [p for p in parameters if is_matrix(p)],
+            "weight_decay": config.weight_decay,
+            "momentum": config.momentum,
+            "orthogonal": True,
+        },
+        {"params": [p for p in parameters if p.ndim > 1 and not is_matrix(p)], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [g for g in groups if g["params"]]
+    return Muon(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps)
