@@ -17,6 +17,7 @@ from vol3d.errors import StoppedError
 from vol3d.train import stop
 from vol3d.train.engine import Engine
 from vol3d.train.loop import train
+from vol3d.train.run import Run
 
 JOB = Path(__file__).with_name("loop_job.py")
 _spec = importlib.util.spec_from_file_location("loop_job", JOB)
@@ -131,7 +132,7 @@ def test_a_signal_while_the_ranks_talk_is_not_lost(monkeypatch):
         return found
 
     stop.ranks.join()
-    with stop.listening(), stop.held():
+    with pytest.raises(StoppedError, match="SIGTERM"), stop.listening(), stop.held():
         with monkeypatch.context() as patch:
             patch.setattr(stop.ranks, "gather_numbers", interrupted)
             assert stop.agree() == 0
@@ -168,11 +169,60 @@ def test_a_signal_that_came_while_the_command_was_starting_is_heard(scontrol):
 
 
 def test_the_same_signal_twice_in_a_row_is_one(scontrol):
-    with stop.listening(), stop.held():
+    with pytest.raises(StoppedError), stop.listening(), stop.held():
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.asked() == signal.SIGTERM  # it says more: this job is not wanted back
+
+
+def test_a_signal_during_the_last_checkpoint_is_not_lost(cache, tmp_path, monkeypatch, scontrol):
+    """What follows, calibration on hundreds of studies, may outlast the time limit."""
+    whole = Run._save
+
+    def signalled(self, run_log):
+        if self.state.step == 6:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        whole(self, run_log)
+
+    monkeypatch.setattr(Run, "_save", signalled)
+    with pytest.raises(StoppedError, match="SIGUSR1"):
+        train(job.config(), cache.root, tmp_path / "run")
+    assert scontrol() == ["requeue 77"]
+    assert (tmp_path / "run/checkpoints/step-000006/loop.json").is_file()
+
+
+def test_only_this_task_of_an_array_goes_back(scontrol, monkeypatch):
+    """Its last task has the array's own number, by which SLURM would start all tasks again."""
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    with pytest.raises(StoppedError):
+        listen_and_be_signalled()
+    assert scontrol() == ["requeue 77_3"]
+
+
+def test_the_end_of_a_requeued_turn_is_no_second_signal(scontrol):
+    """SLURM sends SIGTERM as soon as the job is requeued, long after the signal if the checkpoint took its time."""
+    code = """
+import os, signal, time
+from vol3d.train import stop
+stop.REPEAT_S = 0.2
+with stop.listening(), stop.held():
+    os.kill(os.getpid(), signal.SIGUSR1)
+    time.sleep(0.5)  # the checkpoint
+    error = stop.stopped("saved")
+    stop.requeue()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    print("told", error, flush=True)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "told stopped by SIGUSR1; saved\n", done.stderr
+    assert done.returncode == 128 + signal.SIGTERM
+    assert scontrol() == ["requeue 77"]
 
 
 def start(cache, out, *settings):

@@ -192,12 +192,13 @@ class Run:
             self._stop()
 
     def _stop(self) -> None:
-        stop.requeue()
-        ranks.barrier()  # srun ends all ranks when one ends: not before rank 0 has asked for another turn
-        raise stop.stopped(
+        stopped = stop.stopped(
             f"{self.state.step} of {self.settings.steps} steps are done and saved under {self.folder.checkpoints}; "
             f"run the same command with --resume auto to go on"
         )
+        stop.requeue()
+        ranks.barrier()  # srun ends all ranks when one ends: not before rank 0 has asked for another turn
+        raise stopped
 
     def _make_up(self, validate: Validate, run_log: RunLog | None) -> None:
         """The validation that was broken off when the checkpoint was written."""

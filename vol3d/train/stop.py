@@ -81,12 +81,19 @@ def listening() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Inside, a first signal is only noted: ask for it with `asked`."""
+    """Inside, a first signal is only noted: ask for it with `asked`.
+
+    Raises:
+        StoppedError: on leaving, if a signal came that nobody has asked for, such as while the last checkpoint was
+            written.
+    """
     _now.held = True
     try:
         yield
     finally:
         _now.held = False
+    if _now.signal:
+        raise _broken_off(_now.signal)
 
 
 @contextmanager
@@ -99,7 +106,7 @@ def released() -> Iterator[None]:
     _now.held = False
     try:
         if _now.signal:
-            raise StoppedError(_name(_now.signal))
+            raise _broken_off(_now.signal)
         yield
     finally:
         _now.held = True
@@ -118,18 +125,33 @@ def agree() -> int:
 
 
 def requeue(environ: Mapping[str, str] | None = None) -> None:
-    """Sends this SLURM job back to its queue if SIGUSR1 came, once, from rank 0; says so if SLURM will not."""
+    """Sends this SLURM job back to its queue if SIGUSR1 came, once, from rank 0; says so if SLURM will not.
+
+    All ranks should call it: SLURM ends the turn by SIGTERM, which is then no second request.
+    """
     environ = os.environ if environ is None else environ
-    job = environ.get("SLURM_JOB_ID")
-    if _now.signal != signal.SIGUSR1 or _now.requeued or job is None or ranks.find_place(environ).rank != 0:
+    job = slurm_job(environ)
+    if _now.signal != signal.SIGUSR1 or _now.requeued or job is None:
         return
     _now.requeued = True
+    if ranks.find_place(environ).rank != 0:
+        return
     try:
         subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=True, timeout=60)
         log.info("job %s goes back to the queue", job)
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", "") or str(error)).strip()
         log.warning("job %s was not requeued (%s); submit the same job again to go on", job, reason)
+
+
+def slurm_job(environ: Mapping[str, str]) -> str | None:
+    """What `scontrol` calls this job; None outside of SLURM.
+
+    The last task of an array has the number of the whole array: by that alone all tasks would go back to the queue,
+    those that are done too.
+    """
+    array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else environ.get("SLURM_JOB_ID")
 
 
 def stopped(done: str) -> StoppedError:
@@ -145,17 +167,22 @@ def _ask(number: int, frame: FrameType | None) -> None:
     first = not _now.signal
     _now.signal = max(_now.signal, number)
     if first and not _now.held:
-        raise StoppedError(f"{_name(number)}; the same command goes on, training with --resume auto")
+        raise _broken_off(number)
+
+
+def _broken_off(number: int) -> StoppedError:
+    return StoppedError(f"{_name(number)}; the same command goes on, training with --resume auto")
 
 
 def _end_at_the_second(read: int) -> None:
     """A thread, since Python's own handlers wait for torch to come back, from a lost rank for hours."""
-    first = None
+    first, requeued = None, False
     while number := os.read(read, 1):
         if number[0] not in SIGNALS:
             continue
         now = time.monotonic()
-        first = now if first is None else first
+        if first is None or _now.requeued > requeued:  # SLURM's answer to `requeue` belongs to the first
+            first, requeued = now, _now.requeued
         if now - first >= REPEAT_S:
             with suppress(OSError):
                 os.write(2, b"second signal: ended at once, the last checkpoint is whole\n")
