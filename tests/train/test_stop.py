@@ -131,12 +131,16 @@ def test_a_signal_while_the_ranks_talk_is_not_lost(monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         return found
 
+    def talk():
+        with stop.listening(), stop.held():
+            with monkeypatch.context() as patch:
+                patch.setattr(stop.ranks, "gather_numbers", interrupted)
+                assert stop.agree() == 0
+            assert stop.agree() == signal.SIGTERM
+
     stop.ranks.join()
-    with pytest.raises(StoppedError, match="SIGTERM"), stop.listening(), stop.held():
-        with monkeypatch.context() as patch:
-            patch.setattr(stop.ranks, "gather_numbers", interrupted)
-            assert stop.agree() == 0
-        assert stop.agree() == signal.SIGTERM
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        talk()
 
 
 def listen_and_be_signalled():
@@ -169,11 +173,16 @@ def test_a_signal_that_came_while_the_command_was_starting_is_heard(scontrol):
 
 
 def test_the_same_signal_twice_in_a_row_is_one(scontrol):
-    with pytest.raises(StoppedError), stop.listening(), stop.held():
-        for _ in range(3):
-            os.kill(os.getpid(), signal.SIGUSR1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked() == signal.SIGTERM  # it says more: this job is not wanted back
+    def hear():
+        with stop.listening(), stop.held():
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.asked() == signal.SIGTERM  # it says more: this job is not wanted back
+
+    with pytest.raises(StoppedError):
+        hear()
+    assert scontrol() == []
 
 
 def test_a_signal_during_the_last_checkpoint_is_not_lost(cache, tmp_path, monkeypatch, scontrol):
