@@ -1,4 +1,4 @@
-"""Commands about the machine, configurations, dataset layouts and model formats; `vol3d.cli` adds them to its own."""
+"""Commands to start with, about this machine and about configurations; `vol3d.cli` adds them."""
 
 from __future__ import annotations
 
@@ -20,32 +20,9 @@ config_app = typer.Typer(no_args_is_help=True, help="Show, check and describe co
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    app.command()(sources)
     app.command()(doctor)
-    app.command("export-model")(export_model)
+    app.command()(demo)
     app.add_typer(config_app, name="config")
-
-
-def sources(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A layout.")] = None,
-    folder: Annotated[Path | None, typer.Argument(metavar="[FOLDER]", help="Data in that layout.")] = None,
-) -> None:
-    """List the dataset layouts that vol3d preprocess FOLDER --source NAME reads; with NAME and FOLDER, print its rows.
-
-    Example: vol3d sources ct_rate /data/CT-RATE
-    """
-    import json
-
-    from preprocessing.sources.registry import SOURCES, rows_of, source_of
-
-    chosen = {name: source_of(name)} if name else SOURCES
-    if name and folder:
-        for row in rows_of(name, folder):
-            typer.echo(json.dumps(row))
-        return
-    script_output.facts(sources={key: {"summary": s.summary, "page": f"docs/{s.page}"} for key, s in chosen.items()})
-    for key, source in chosen.items():
-        typer.echo(f"{key:18s} {source.summary} (docs/{source.page})")
 
 
 def doctor(
@@ -67,28 +44,14 @@ def doctor(
         raise SystemExit(1)
 
 
-def export_model(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Run folder or model folder.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.")],
-    to: Annotated[Literal["vol3d", "monai"], typer.Option(help="A model folder, or a MONAI bundle.")] = "vol3d",
-    prompt: Annotated[list[str] | None, typer.Option(help="monai: a phrase asked by default; repeat.")] = None,
-    evaluation: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="What vol3d evaluate wrote about it, for the card.")
-    ] = None,
-    data_sets: Annotated[str | None, typer.Option(metavar="TEXT", help="Names of the data sets, for the card.")] = None,
-    authors: Annotated[str | None, typer.Option(metavar="TEXT", help="monai: whose model it is.")] = None,
-) -> None:
-    """Write a model as a folder of its own, with its card: for vol3d, or as a MONAI bundle.
+def demo(out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("out/demo")) -> None:
+    """Phantom PET/CT through preprocess, train, segment and evaluate, with pictures; about ten minutes on two cores.
 
-    Example: vol3d export-model out/run --to monai --out out/bundle --prompt "left kidney" --prompt "liver"
+    Example: vol3d demo --out out/demo
     """
-    from vol3d.workflows.export_model import export_model as run_export_model
+    from vol3d.workflows.demo import run_demo
 
-    done = run_export_model(
-        checkpoint, out, to, prompts=prompt or [], evaluation=evaluation, data_sets=data_sets, authors=authors
-    )
-    script_output.facts(folder=done.folder, files=done.files)
-    typer.echo(f"{len(done.files)} files written to {done.folder}")
+    run_demo(out, echo=typer.echo)
 
 
 @config_app.command()
