@@ -6,6 +6,9 @@
 set -euo pipefail
 source "${1:?expected a site file, a filled-in copy of jobs/site.env}"
 jobs=$(dirname "$0")
+for file in "$MANIFEST" "$CONFIG" "$PROMPTS"; do  # to miss one now, not after days of training
+  [ -r "$file" ] || { echo "expected the file $file that $1 names, found none" >&2; exit 1; }
+done
 submit=(sbatch --parsable --kill-on-invalid-dep=yes "${@:2}")
 
 preprocess=$("${submit[@]}" --array="1-$SHARDS" "$jobs/preprocess.slurm")

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from vol3d.cache import Cache
+from vol3d.config import load_yaml
+from vol3d.train.run_config import RunConfig
 
 ROOT = Path(__file__).parents[2]
 JOBS = ROOT / "jobs"
@@ -183,3 +185,33 @@ def test_every_variable_of_the_jobs_is_in_the_site_file():
         used = set(re.findall(r"\$\{?([A-Z][A-Z0-9_]+)", path.read_text()))
         own = {"SRUN_CPUS_PER_TASK"}
         assert {n for n in used - own if not n.startswith("SLURM_")} <= known
+
+
+def test_the_configuration_of_the_site_file_fits_the_training_job():
+    """Else training would fail, after hours of preprocessing, for ranks that cannot share a batch."""
+    name = re.search(r"^export CONFIG=\S*/vol3d/(\S+)", (JOBS / "site.env").read_text(), re.M)
+    asked = {
+        key: int(n) for key, n in re.findall(r"--(nodes|ntasks-per-node)=(\d+)", (JOBS / "train.slurm").read_text())
+    }
+    config = load_yaml(ROOT / name[1], RunConfig)
+    assert config.train.micro_batch(asked["nodes"] * asked["ntasks-per-node"]) >= 1
+
+
+@pytest.mark.parametrize("name", ["preprocess", "train", "infer", "evaluate"])
+def test_a_job_without_the_site_file_says_so(name):
+    environ = {k: v for k, v in os.environ.items() if k != "VOL3D"} | {"SLURM_CPUS_PER_TASK": "1"}
+    done = subprocess.run(["bash", JOBS / f"{name}.slurm"], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "source your copy of jobs/site.env before sbatch" in done.stderr
+
+
+def test_the_chain_misses_a_file_before_it_submits_anything(tmp_path):
+    (tmp_path / "here").touch()
+    file = tmp_path / "site.env"
+    names = {"MANIFEST": "here", "CONFIG": "here", "PROMPTS": "nowhere", "SHARDS": "1"}
+    file.write_text("".join(f"export {name}={tmp_path}/{value}\n" for name, value in names.items()))
+    done = subprocess.run(
+        [JOBS / "chain.sh", file], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"expected the file {tmp_path}/nowhere that {file} names, found none" in done.stderr
