@@ -71,6 +71,14 @@ def test_what_is_no_matrix_moves_as_under_adamw():
     assert same == {"0.bias", "1.weight", "1.bias", "2.weight", "2.bias"}
 
 
+def test_embeddings_are_no_matrices_even_where_a_layer_shares_them():
+    model = nn.Sequential(nn.Embedding(32, 16), nn.Linear(16, 16), nn.Linear(16, 32, bias=False))
+    model[2].weight = model[0].weight
+    orthogonal_group, rest, _ = build_optimizer(model, config()).param_groups
+    assert [p is model[1].weight for p in orthogonal_group["params"]] == [True]
+    assert [p is model[0].weight for p in rest["params"]] == [True]
+
+
 def test_it_learns_and_its_state_is_by_parameter():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 8))

@@ -25,8 +25,8 @@ class OptimConfig:
 
     name: Literal["adamw", "muon", "sgd"] = "adamw"
     """``sgd`` is nnU-Net's: Nesterov momentum, decay on every weight. ``adamw`` leaves biases and norms undecayed.
-    ``muon`` makes the update of every matrix and kernel orthogonal, of AdamW's size, and leaves the rest to AdamW; it
-    needs whole matrices, so ZeRO 0."""
+    ``muon`` makes the update of every matrix and kernel orthogonal, of AdamW's size, and leaves the rest (embeddings
+    and heads too) to AdamW; it needs whole matrices, so ZeRO 0."""
     learning_rate: float = 1e-3
     """Peak, reached after the warm-up."""
     weight_decay: float = 1e-2
@@ -86,7 +86,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
             nesterov=True,
         )
     if config.name == "muon":
-        return _muon(parameters, config)
+        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+        return _muon(parameters, config, tables)
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -95,9 +96,11 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps)
 
 
-def _muon(parameters: list[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
+def _muon(parameters: list[nn.Parameter], config: OptimConfig, tables: set[int]) -> torch.optim.Optimizer:
+    """`tables`: ids of embeddings, whose rows have nothing to do with each other."""
+
     def is_matrix(p: nn.Parameter) -> bool:
-        return p.ndim in (2, 5) and min(p.shape[0], p[0].numel()) >= _MUON_SMALLEST
+        return p.ndim in (2, 5) and min(p.shape[0], p[0].numel()) >= _MUON_SMALLEST and id(p) not in tables
 
     groups = [
         {
