@@ -239,12 +239,22 @@ class Entries(Sequence[Entry]):
 
 
 def quarantined(root: Path) -> dict[str, str]:
-    """Study id to reason, of every study that preprocessing could not use."""
+    """Study id to reason, of every study that preprocessing could not use.
+
+    Raises:
+        CacheError: ``quarantine.jsonl`` cannot be read.
+    """
     path = Path(root) / "quarantine.jsonl"
     if not path.exists():
         return {}
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return {row["study_id"]: row["reason"] for row in rows}
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        return {row["study_id"]: row["reason"] for row in rows}
+    except (ValueError, KeyError, TypeError) as error:
+        raise CacheError(
+            f"expected a study_id and a reason in every line of {path}, found {error!r}; remove that line, and run "
+            f"vol3d preprocess again"
+        ) from None
 
 
 def entry_path(root: Path, study_id: str) -> Path:

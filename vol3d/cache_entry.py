@@ -86,7 +86,9 @@ class Entry:
             self.attributes: dict[str, Any] = json.loads((self.path / "zarr.json").read_text())["attributes"]["vol3d"]
             schema = self.attributes["schema"]
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise CacheError(f"expected a cache entry at {self.path}, found none that can be read ({error})") from None
+            raise CacheError(
+                f"expected a cache entry at {self.path}, found none that can be read ({error}); preprocess it again"
+            ) from None
         if schema != SCHEMA:
             raise CacheError(f"expected cache schema {SCHEMA} at {self.path}, found {schema}; preprocess it again")
         if missing := [key for key in _REQUIRED if key not in self.attributes]:

@@ -109,23 +109,36 @@ def join_caches(roots: Sequence[Path], out: Path) -> Cache:
     """Makes `out` all these caches in one: a `cache.json` that names them, relative to it where they lie beside it.
 
     Raises:
-        CacheError: `out` holds entries of its own, or a study lies in two of the caches.
+        CacheError: `out` holds entries of its own, or is one of the caches, or a study lies in two of them; what
+            `out` joined before stays.
         FingerprintError: they are of different recipes.
     """
     caches, out = [Cache(root) for root in roots], Path(out)
     if (out / "studies").exists():
         raise CacheError(f"expected a new folder for the joined cache, found entries in {out / 'studies'}")
+    if out.resolve() in {root.resolve() for cache in caches for root in _joined(cache)}:
+        raise CacheError(f"expected a folder for the joined cache that is none of its parts, found {out} among them")
     out.mkdir(parents=True, exist_ok=True)
     parts = [os.path.relpath(c.root, out) if c.root.parent == out.parent else str(c.root.resolve()) for c in caches]
     header = {"schema": SCHEMA, "recipe": caches[0].recipe, "recipe_digest": caches[0].recipe_digest, "parts": parts}
-    write_whole(out / "cache.json", json.dumps(header, indent=1))
+    file = out / "cache.json"
+    before = file.read_bytes() if file.exists() else None
+    write_whole(file, json.dumps(header, indent=1))
     try:
         joined = Cache(out)
         joined.study_ids  # noqa: B018 - refuses a study that lies in two of them
     except Vol3dError:
-        (out / "cache.json").unlink()
+        if before is None:
+            file.unlink()
+        else:
+            write_whole(file, before)
         raise
     return joined
+
+
+def _joined(cache: Cache) -> list[Path]:
+    """Its root and those of its parts, theirs too."""
+    return [cache.root, *(root for part in cache.parts for root in _joined(part))]
 
 
 def abandoned(root: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import pytest
 
 from vol3d.cache import Cache, MaskRecord
 from vol3d.cache_write import EntryData, create_cache, write_entry
-from vol3d.errors import ConfigError, ManifestError
+from vol3d.errors import CacheError, ConfigError, ManifestError
 from vol3d.geometry import Grid
 from vol3d.volume import Volume
 from vol3d.workflows.index import index
@@ -61,3 +61,25 @@ def test_what_is_asked_wrongly(roots, tmp_path):
     (tmp_path / "m.jsonl").write_text("[]\n")
     with pytest.raises(ManifestError, match="expected JSON lines with a study_id"):
         index(roots[:1], manifest=tmp_path / "m.jsonl")
+
+
+def test_a_joined_cache_is_none_of_its_own_parts(roots, tmp_path):
+    """As `vol3d index caches/* --out caches/all` asks for at its second call; what was joined before stays."""
+    joined = tmp_path / "all"
+    index(roots, out=joined)
+    for parts in ([joined], [*roots, joined]):
+        with pytest.raises(CacheError, match="expected a folder for the joined cache that is none of its parts"):
+            index(parts, out=joined)
+    twice = make(tmp_path / "twice", "a")
+    with pytest.raises(CacheError, match="found 1 in several"):
+        index([*roots, twice], out=joined)
+    assert Cache(joined).select() == ["a", "b", "c"]
+
+
+def test_a_spoilt_list_of_the_quarantined_is_named(roots):
+    path = roots[1] / "quarantine.jsonl"
+    path.write_text(path.read_text() + "\n")
+    assert list(Cache(roots[1]).quarantine()) == ["e"]
+    path.write_text('{"study_id": "e", "rea')
+    with pytest.raises(CacheError, match=r"expected a study_id and a reason in every line of .*quarantine.jsonl"):
+        Cache(roots[1]).quarantine()
