@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from vol3d.cache import Cache
-from vol3d.errors import CacheError, CheckpointError
+from vol3d.errors import CacheError, CheckpointError, ConfigError
+from vol3d.train import ranks
 from vol3d.train.loop import train
+from vol3d.train.run_folder import RunFolder
 
 JOB = Path(__file__).with_name("loop_job.py")
 _spec = importlib.util.spec_from_file_location("loop_job", JOB)
@@ -85,12 +87,40 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(damage, name, run,
     assert [s["step"] for s in json.loads((run / "run.json").read_text())["starts"]] == [0, 4]
 
 
+def test_all_that_are_damaged_are_set_aside(straight, tmp_path):
+    """One that stayed would count as the newest when the oldest is dropped, and push out a whole one."""
+    run, whole = RunFolder(tmp_path / "run"), straight / "checkpoints/step-000004"
+    for step in (2, 4, 6):
+        shutil.copytree(whole, run.checkpoints / f"step-{step:06d}")
+    for step in (4, 6):
+        cut(run.checkpoints / f"step-{step:06d}/weights.safetensors")
+    ranks.join()
+    path, _ = run.newest()
+    assert path.name == "step-000002"
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == [
+        "damaged-step-000004", "damaged-step-000006", "step-000002",
+    ]  # fmt: skip
+
+
 def test_no_whole_checkpoint_is_an_error_and_no_fresh_start(run, cache):
     for folder in (run / "checkpoints").iterdir():
         cut(folder / "weights.safetensors")
     with pytest.raises(CheckpointError, match=r"weights.safetensors is damaged: .* no whole checkpoint"):
         train(job.config(), cache.root, run, resume="auto")
+    left = sorted(p.name for p in (run / "checkpoints").iterdir())
+    assert left == ["step-000004", "step-000006"]  # to look into
     assert len(losses(run)) == 6
+
+
+def test_what_a_hand_has_spoilt_in_the_run_folder_is_named(run, cache, caplog):
+    (run / "run.json").write_text("{")
+    train(job.config(), cache.root, run, resume="auto")
+    assert "run.json does not say how the run was started before" in caplog.text
+    assert [s["step"] for s in json.loads((run / "run.json").read_text())["starts"]] == [6]
+    for spoilt in ("", "a: [b"):
+        (run / "config.yaml").write_text(spoilt)
+        with pytest.raises(ConfigError, match=r"expected the configuration of a run in .*config.yaml"):
+            train(job.config(), cache.root, run, resume="auto")
 
 
 def test_a_checkpoint_between_its_two_renames_is_found(run, cache):

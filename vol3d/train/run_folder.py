@@ -99,17 +99,19 @@ class RunFolder:
             whole = self.checkpoints / aside.name.removeprefix(".").removesuffix(".previous")
             if not whole.exists():
                 aside.rename(whole)
-        reasons = []
+        damaged: dict[Path, str] = {}
         for folder in sorted(self._steps(), key=_step_of, reverse=True):
             try:
                 verify(folder)
-                return folder.name
             except CheckpointError as error:
-                reasons.append(str(error))
-                log.warning("%s; going back to the one before", error)
-                if len(reasons) < len(self._steps()):
-                    replace_folder(folder, folder.with_name(f"damaged-{folder.name}"))
-        return f"error: {reasons[0]}; no whole checkpoint is left in {self.checkpoints}" if reasons else ""
+                damaged[folder] = str(error)
+                continue
+            for other, reason in damaged.items():
+                log.warning("%s; going back to the one before", reason)
+                replace_folder(other, other.with_name(f"damaged-{other.name}"))
+            return folder.name
+        first = next(iter(damaged.values()), "")
+        return f"error: {first}; no whole checkpoint is left in {self.checkpoints}" if damaged else ""
 
     def _steps(self) -> list[Path]:
         return [p for p in self.checkpoints.glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
@@ -125,11 +127,17 @@ class RunFolder:
             return
         if not resume:
             raise ConfigError(f"{self.root} already holds a run; pass --resume auto to go on, or another --out")
-        other = differing_key(yaml.safe_load(stored.read_text()), to_tree(config))
+        try:
+            before = yaml.safe_load(stored.read_text())
+        except yaml.YAMLError:
+            before = None
+        if not isinstance(before, dict):
+            raise ConfigError(f"expected the configuration of a run in {stored}, found another file; restore it")
+        other = differing_key(before, to_tree(config))
         if other:
-            key, before, now = other
+            key, old, new = other
             raise ConfigError(
-                f"expected {key}: {before} as in {stored}, found {now}; a resumed run keeps its configuration. "
+                f"expected {key}: {old} as in {stored}, found {new}; a resumed run keeps its configuration. "
                 f"Start another --out with --init {self.root}"
             )
 
@@ -141,7 +149,7 @@ class RunFolder:
             shutil.rmtree(left)  # `newest` has been called: what is still here was not the only copy
         write_whole(self.root / "config.yaml", dump_yaml(config))
         path = self.root / "run.json"
-        starts = json.loads(path.read_text())["starts"] if step and path.is_file() else []
+        starts = _starts(path) if step else []
         where: dict[str, Any] = {name: facts[name] for name in ("ranks", "zero_stage") if name in facts}
         starts.append({"step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **where, **environment()})
         write_whole(path, json.dumps({**facts, "starts": starts}, indent=1) + "\n")
@@ -166,6 +174,15 @@ class RunFolder:
         replace_folder(folder, self.checkpoints / f"step-{state.step:06d}")
         for old in sorted(self._steps(), key=_step_of)[:-keep]:
             shutil.rmtree(old)
+
+
+def _starts(path: Path) -> list[dict[str, Any]]:
+    """What `run.json` says of the turns before; they are told, nothing depends on them."""
+    try:
+        return list(json.loads(path.read_text())["starts"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s does not say how the run was started before (%s)", path, error)
+        return []
 
 
 def _step_of(folder: Path) -> int:
