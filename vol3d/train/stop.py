@@ -176,7 +176,8 @@ def _broken_off(number: int) -> StoppedError:
 
 def _end_at_the_second(read: int) -> None:
     """A thread, since Python's own handlers wait for torch to come back, from a lost rank for hours."""
-    first, requeued = None, False
+    first: float | None = None
+    requeued = False
     while number := os.read(read, 1):
         if number[0] not in SIGNALS:
             continue
