@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -13,7 +12,6 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,11 +22,11 @@ from threadpoolctl import threadpool_limits
 from preprocessing.manifest import BadRow, Row, read_manifest
 from preprocessing.study import build_entry, fingerprint
 from preprocessing.transforms import PreprocessConfig
-from vol3d.cache import Entry, entry_path
+from vol3d.cache import Entry, entry_path, quarantined
 from vol3d.cache_write import abandoned, create_cache, write_entry
 from vol3d.config import digest, to_tree
 from vol3d.errors import Vol3dError
-from vol3d.files import write_whole
+from vol3d.files import locked, write_whole
 from vol3d.processes import end_with
 from vol3d.progress import progress
 
@@ -168,16 +166,18 @@ def _run(jobs: list[Job], workers: int) -> Iterator[Outcome]:
 
 
 def _pool(jobs: Iterable[Job], workers: int) -> Iterator[Outcome]:
-    """Outcomes as they come; stops silently at the first broken pool."""
+    """Outcomes as they come; stops silently at the first broken pool. Broken off, it waits for what is being built."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["preprocessing.study"])  # seconds of imports, once instead of once a worker
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(os.getpid(),)) as pool:
         futures: list[Future[Outcome]] = [pool.submit(build_one, job) for job in jobs]
-        for future in as_completed(futures):
-            try:
+        try:
+            for future in as_completed(futures):
                 yield future.result()
-            except BrokenProcessPool:
-                return
+        except BrokenProcessPool:
+            return
+        finally:  # a signal may come to this process alone; the pool would first build all that is left
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _begin(main: int) -> None:
@@ -198,17 +198,10 @@ def _note(summary: Summary, root: Path, outcome: Outcome) -> None:
 def _amend_quarantine(root: Path, remove: Iterable[str] = (), add: Iterable[Outcome] = ()) -> None:
     """Rewrites ``quarantine.jsonl`` under a lock, since shards share it."""
     path = root / "quarantine.jsonl"
-    with _locked(root / ".quarantine.lock"):
-        lines = path.read_text().splitlines() if path.exists() else []
-        gone = {*remove, *(o.study_id for o in add)}
-        kept = [line for line in lines if json.loads(line)["study_id"] not in gone]
-        kept += [json.dumps({"study_id": o.study_id, "reason": o.reason}) for o in add]
+    with locked(root / ".quarantine.lock"):
+        gone = set(remove)
+        kept = {study: reason for study, reason in quarantined(root).items() if study not in gone}
+        kept |= {o.study_id: o.reason for o in add}
         if kept or path.exists():
-            write_whole(path, "".join(line + "\n" for line in kept))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+            rows = (json.dumps({"study_id": study, "reason": reason}) for study, reason in kept.items())
+            write_whole(path, "".join(row + "\n" for row in rows))

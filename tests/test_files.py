@@ -1,8 +1,11 @@
+import errno
+import fcntl
 import hashlib
+import os
 
 import pytest
 
-from vol3d.files import sha256_of, write_whole
+from vol3d.files import locked, sha256_of, write_whole
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
@@ -19,3 +22,21 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
 def test_checksum(tmp_path):
     write_whole(tmp_path / "b", "öl")
     assert sha256_of(tmp_path / "b") == hashlib.sha256("öl".encode()).hexdigest()
+
+
+def test_one_at_a_time(tmp_path):
+    with locked(tmp_path / "lock"), (tmp_path / "lock").open() as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked(tmp_path / "lock"):
+        pass
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    """Lustre mounted without `flock`."""
+
+    def refuse(file, how):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match=r"Function not implemented: expected a file system with flock.*lock"):
+        locked(tmp_path / "lock").__enter__()

@@ -1,10 +1,14 @@
-"""Files that appear whole or not at all, and their checksums."""
+"""Files that appear whole or not at all, their checksums, and turns at them."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -18,6 +22,24 @@ def write_whole(path: Path, data: str | bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Inside, no other process is inside with the same file, which is made; a process that ends lets go of it.
+
+    Raises:
+        OSError: the file system has no locks, or cannot be written.
+    """
+    with Path(path).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                error.strerror = f"{error.strerror}: expected a file system with flock; mount it so, or use another"
+                error.filename = str(path)
+            raise
+        yield
 
 
 def user_cache() -> Path:

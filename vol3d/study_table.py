@@ -10,7 +10,6 @@ never a source of its own:
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vol3d.files import write_whole
+from vol3d.files import locked, write_whole
 from vol3d.types import Array
 
 if TYPE_CHECKING:
@@ -201,8 +200,7 @@ def rewrite(root: Path, read: Callable[[str], dict[str, Any]]) -> None:
     Shards of one array that end together take turns. Where an entry appeared meanwhile the index is set aside again:
     whoever wrote that entry is not done, and writes the index when it is.
     """
-    with (root / ".index.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(root / ".index.lock"):
         changed = (root / "studies").stat().st_mtime_ns
         save(scan(root, sorted(listed(root)), read, load(root / INDEX) or load(root / RETIRED)), root / INDEX)
         if (root / "studies").stat().st_mtime_ns == changed:

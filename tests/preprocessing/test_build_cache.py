@@ -8,10 +8,13 @@ import time
 import numpy as np
 import pytest
 
+from preprocessing import build_cache
 from preprocessing.build_cache import preprocess
+from preprocessing.manifest import Row, read_manifest
 from preprocessing.transforms import PreprocessConfig
 from preprocessing.verify_cache import verify
 from vol3d.cache import Cache, entry_path
+from vol3d.cache_write import create_cache
 from vol3d.errors import ConfigError, FingerprintError
 from vol3d.export.nifti import write_nifti
 from vol3d.geometry import Grid
@@ -177,6 +180,17 @@ def test_one_finding_drawn_on_both_grids_is_one_mask(tmp_path):
     assert [m.name for m in entry.masks] == ["left_half"]
     np.testing.assert_array_equal(entry.native_mask("left_half"), on_pet)
     assert entry.read_mask("left_half", (0, 0, 0), entry.grid.shape)[0].any()
+
+
+def test_broken_off_it_does_not_build_the_rest_first(tmp_path):
+    """As by a signal to the command alone, which its workers do not get."""
+    rows = [write_study(tmp_path, n, with_pet=False) for n in range(16)]
+    good = [row for row in read_manifest(write_manifest(tmp_path, rows)) if isinstance(row, Row)]
+    cache = create_cache(tmp_path / "cache", {}, "r")
+    outcomes = build_cache._pool([build_cache.Job(row, RECIPE, cache.root, False) for row in good], 2)
+    assert next(outcomes).state == "built"
+    outcomes.close()
+    assert len(list((cache.root / "studies").glob("*.zarr"))) < 12  # one, those in the works and in the queue for it
 
 
 def test_sigkill_leaves_no_broken_entry(tmp_path):
