@@ -1,5 +1,10 @@
 """Launchers by their environment variables."""
 
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -37,6 +42,38 @@ def test_srun_without_scontrol(monkeypatch):
 
 def test_an_sbatch_script_without_srun_is_alone():
     assert find_place({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "1"}).world == 1
+
+
+def test_ranks_that_cannot_know_of_each_other_are_refused():
+    """Each would take itself for the only one, and all of them write to one run folder."""
+    with pytest.raises(ConfigError, match="found WORLD_SIZE=2 without MASTER_ADDR"):
+        find_place({"RANK": "1", "WORLD_SIZE": "2"})
+    assert find_place({"RANK": "3", "WORLD_SIZE": "4", **SRUN}).rank == 3  # as `join` leaves them under srun
+    assert find_place({"RANK": "0", "WORLD_SIZE": "1"}).world == 1
+
+
+def test_what_is_no_number_is_named():
+    with pytest.raises(ConfigError, match="expected a number in MASTER_PORT, found 'any'"):
+        find_place({**SRUN, "MASTER_PORT": "any"})
+
+
+def test_a_port_that_is_taken_is_told_without_a_traceback():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code = """
+from vol3d.errors import RankError
+from vol3d.train import ranks
+try:
+    ranks.join()
+except RankError as error:
+    print(error)
+"""
+        environ = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "DS_ACCELERATOR": "cpu"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **environ, "MASTER_PORT": str(taken.getsockname()[1])},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert "expected 2 ranks to meet at 127.0.0.1:" in done.stdout, done.stderr
+    assert "export another MASTER_PORT if that port is taken" in done.stdout
 
 
 def test_tiny_numbers_are_zero_only_where_it_is_said() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import datetime
+import logging
 import os
 import resource
 import subprocess
@@ -16,6 +17,8 @@ import torch
 import torch.distributed as dist
 
 from vol3d.errors import ConfigError, RankError
+
+log = logging.getLogger("vol3d")
 
 TIMEOUT = datetime.timedelta(hours=4)
 """Ranks wait this long for each other: validation and calibration run on rank 0 alone. Launchers end the others when
@@ -46,19 +49,35 @@ def find_place(environ: Mapping[str, str]) -> Place:
     every rank finds the same without talking; `MASTER_ADDR` and `MASTER_PORT` override both.
 
     Raises:
-        ConfigError: the variables are there but incomplete.
+        ConfigError: the variables are there but incomplete, or no numbers.
     """
     if "RANK" in environ and "WORLD_SIZE" in environ and "MASTER_ADDR" in environ:
-        master = f"{environ['MASTER_ADDR']}:{environ.get('MASTER_PORT', '29500')}"
-        return Place(int(environ["RANK"]), int(environ["WORLD_SIZE"]), int(environ.get("LOCAL_RANK", 0)), master)
+        master = f"{environ['MASTER_ADDR']}:{_number(environ, 'MASTER_PORT', 29500)}"
+        return Place(
+            _number(environ, "RANK"), _number(environ, "WORLD_SIZE"), _number(environ, "LOCAL_RANK", 0), master
+        )
     # Inside an sbatch script SLURM_PROCID and SLURM_NTASKS are set too; only srun sets SLURM_STEP_NUM_TASKS.
-    world = int(environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    world = _number(environ, "SLURM_STEP_NUM_TASKS", 1)
     if world == 1 or "SLURM_PROCID" not in environ:
+        if _number(environ, "WORLD_SIZE", 1) > 1:  # each rank would take itself for the only one
+            missing = " and ".join(name for name in ("RANK", "MASTER_ADDR") if name not in environ)
+            raise ConfigError(
+                f"expected RANK, WORLD_SIZE and MASTER_ADDR from the launcher, found WORLD_SIZE="
+                f"{environ['WORLD_SIZE']} without {missing}; start the ranks with srun, torchrun or deepspeed, or "
+                f"unset WORLD_SIZE"
+            )
         return Place(0, 1, 0)
-    job, step = int(environ.get("SLURM_JOB_ID", "0")), int(environ.get("SLURM_STEP_ID", "0"))
-    port = environ.get("MASTER_PORT", str(20000 + (job * 7 + step) % 20000))
+    job, step = _number(environ, "SLURM_JOB_ID", 0), _number(environ, "SLURM_STEP_ID", 0)
+    port = _number(environ, "MASTER_PORT", 20000 + (job * 7 + step) % 20000)
     host = environ.get("MASTER_ADDR") or _first_host(environ)
-    return Place(int(environ["SLURM_PROCID"]), world, int(environ.get("SLURM_LOCALID", 0)), f"{host}:{port}")
+    return Place(_number(environ, "SLURM_PROCID"), world, _number(environ, "SLURM_LOCALID", 0), f"{host}:{port}")
+
+
+def _number(environ: Mapping[str, str], name: str, default: int = 0) -> int:
+    try:
+        return int(environ.get(name, default))
+    except ValueError:
+        raise ConfigError(f"expected a number in {name}, found {environ[name]!r}") from None
 
 
 def _first_host(environ: Mapping[str, str]) -> str:
@@ -84,7 +103,12 @@ def _first_host(environ: Mapping[str, str]) -> str:
 
 
 def join() -> Place:
-    """Enters the process group of all ranks (nccl on CUDA, else gloo), and picks this process's device."""
+    """Enters the process group of all ranks (nccl on CUDA, else gloo), and picks this process's device.
+
+    Raises:
+        ConfigError: the launcher's variables are incomplete.
+        RankError: the ranks do not find each other.
+    """
     place = find_place(os.environ)
     # DeepSpeed reads these, whatever the launcher was
     os.environ.update(RANK=str(place.rank), WORLD_SIZE=str(place.world), LOCAL_RANK=str(place.local_rank))
@@ -96,10 +120,18 @@ def join() -> Place:
     backend = "nccl" if device().type == "cuda" else "gloo"
     if place.master is None:  # no port and no file: nothing that two runs on one machine could fight over
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
-    else:
+        return place
+    log.info("rank %d of %d goes to %s, where all ranks meet", place.rank, place.world, place.master)
+    try:
         dist.init_process_group(
             backend, init_method=f"tcp://{place.master}", rank=place.rank, world_size=place.world, timeout=TIMEOUT
         )
+    except dist.DistError as error:
+        raise RankError(
+            f"expected {place.world} ranks to meet at {place.master}, found {str(error).splitlines()[0]}; export "
+            f"another MASTER_PORT if that port is taken, and MASTER_ADDR or NCCL_SOCKET_IFNAME if a node does not "
+            f"reach it"
+        ) from None
     return place
 
 
