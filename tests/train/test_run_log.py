@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -78,6 +80,27 @@ def test_weights_and_biases_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     while not all(b"train/loss" in path.read_bytes() for path in written):
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_without_a_key_it_says_what_to_do(tmp_path: Path) -> None:
+    """In a process of its own: wandb keeps the mode that the first run of a process had."""
+    pytest.importorskip("wandb", reason="the optional extra 'tracking' is not installed")
+    code = """
+import sys
+from pathlib import Path
+from vol3d.errors import ConfigError
+from vol3d.train.run_log import RunLog
+try:
+    RunLog(Path(sys.argv[1]), 0, "project")
+except ConfigError as error:
+    print(error)
+"""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env={**environ, "HOME": str(tmp_path)}, capture_output=True,
+        text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert "export WANDB_MODE=offline, or set train.wandb=null" in done.stdout, done.stderr
 
 
 def test_without_the_package_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

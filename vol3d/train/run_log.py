@@ -151,6 +151,12 @@ def _start_wandb(project: str, root: Path) -> Any:
     identity = root / "wandb-run"  # one curve for all the starts of a run
     if not identity.is_file():
         write_whole(identity, uuid.uuid4().hex[:12])
-    run = wandb.init(project=project, name=root.name, dir=str(root), id=identity.read_text(), resume="allow")
+    try:
+        run = wandb.init(project=project, name=root.name, dir=str(root), id=identity.read_text(), resume="allow")
+    except wandb.errors.Error as error:
+        raise ConfigError(
+            f"expected Weights & Biases to take train.wandb: {project}, found: {error}; `wandb login` on this machine, "
+            f"export WANDB_MODE=offline, or set train.wandb=null"
+        ) from None
     run.define_metric("*", step_metric="step")
     return run
