@@ -101,6 +101,27 @@ def test_of_very_many_studies_the_words_are_kept_on_disk_and_the_samples_are_the
     assert len(list(path.parent.glob("*.parquet"))) == 2
 
 
+def test_of_very_many_studies_no_report_is_read_again_at_the_next_start(cache, tmp_path, monkeypatch):
+    """Most of an archive has reports and no masks: reading them one after the other would take hours, on every rank."""
+    monkeypatch.setenv("VOL3D_CACHE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(index, "KEPT", 0)
+    PatchDataset(cache, cache.select(), WORDY, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "knowledge_of", None)
+        assert len(PatchDataset(cache, cache.select(), WORDY, 3).texts()) > 10
+
+
+def test_a_study_whose_words_say_nothing_is_refused_among_very_many_too(make_cache, make_study, tmp_path, monkeypatch):
+    monkeypatch.setenv("VOL3D_CACHE_HOME", str(tmp_path / "home"))
+    studies = [make_study("labelled"), make_study("mute")]
+    studies[0].attributes["labels"] = {"lung_nodule": 0}
+    cache = make_cache(*studies)
+    for kept in (10, 0):
+        monkeypatch.setattr(index, "KEPT", kept)
+        with pytest.raises(CacheError, match="mute: expected masks with phrases, labels or a report"):
+            PatchDataset(cache, cache.select(), WORDY, 3)
+
+
 def asked(cache, config, study, samples=24):
     """Statement -> set of (present, known) over some samples."""
     dataset, out = PatchDataset(cache, [study], config, 0), {}

@@ -85,11 +85,13 @@ class Studies(Sequence[StudyRecord]):
         self._kept: tuple[StudyRecord, ...] | None = None
         self._told: Knowledge | None = None
         self._wordy = statements or contrast
+        wordless = frozenset(study_ids)
         if self._wordy and len(self) <= KEPT:
             self._kept = tuple(self._make(study) for study in self.study_ids)
+            wordless = frozenset(study.study_id for study in self._kept if study.knowledge.is_empty())
         elif self._wordy:
-            self._told = told(cache, self.study_ids, statements=statements, contrast=contrast)
-        self._refuse_silent(table)
+            self._told, wordless = told(cache, self.study_ids, statements=statements, contrast=contrast)
+        self._refuse_silent(table, wordless)
 
     def __len__(self) -> int:
         return len(self.study_ids)
@@ -132,16 +134,13 @@ class Studies(Sequence[StudyRecord]):
                     f"{study_id}: {phrase!r} is listed both for a mask and as absent; correct the manifest"
                 )
 
-    def _refuse_silent(self, table: StudyTable) -> None:
+    def _refuse_silent(self, table: StudyTable, wordless: frozenset[str]) -> None:
         empty = zip(table.study_ids, table.empty("masks"), table.empty("absent"), strict=True)
-        for study_id in (s for s, no_masks, no_absent in empty if no_masks and no_absent):
-            if self._wordy:
-                known = self[self.study_ids.index(study_id)].knowledge
-                if any(known.texts()) or known.sections:
-                    continue
+        silent = next((s for s, no_masks, no_absent in empty if no_masks and no_absent and s in wordless), None)
+        if silent is not None:
             also = ", labels or a report" if self._wordy else ""
             raise CacheError(
-                f"{study_id}: expected masks with phrases{also} or absent phrases to train on, found none; "
+                f"{silent}: expected masks with phrases{also} or absent phrases to train on, found none; "
                 f"leave the study out of the split"
             )
 

@@ -62,6 +62,10 @@ class Knowledge:
         yield from self.absent
         yield from self.hard
 
+    def is_empty(self) -> bool:
+        """Whether nothing can be asked or contrasted."""
+        return not any(self.texts()) and not self.sections
+
     def contrast_texts(self) -> Iterable[str]:
         """Texts of sections."""
         for section in (*self.sections, *self.decoys):

@@ -7,7 +7,6 @@ again from its entry when a sample is drawn from it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -20,10 +19,12 @@ import vol3d.text
 from vol3d.cache import Cache, Entry
 from vol3d.data import statements as reading
 from vol3d.data.statements import Knowledge, Section, read_knowledge
-from vol3d.files import user_cache, write_whole
+from vol3d.files import locked, user_cache, write_whole
 from vol3d.processes import end_with
 
 _STUDIES_PER_TASK = 64
+_FORMAT = 2
+"""Of the file that is kept."""
 
 log = logging.getLogger("vol3d")
 
@@ -34,8 +35,11 @@ def knowledge_of(entry: Entry, *, statements: bool, contrast: bool) -> Knowledge
     return read_knowledge(entry, masks, statements=statements, contrast=contrast)
 
 
-def told(cache: Cache, study_ids: Sequence[str], *, statements: bool, contrast: bool) -> Knowledge:
-    """All statements (as `present`), sections and decoys of the studies, each once, sorted; no facts.
+def told(
+    cache: Cache, study_ids: Sequence[str], *, statements: bool, contrast: bool
+) -> tuple[Knowledge, frozenset[str]]:
+    """All statements (as `present`), sections and decoys of the studies, each once, sorted, no facts; and the studies
+    whose words say nothing.
 
     The first rank that comes reads the reports, and others wait for it.
     """
@@ -45,20 +49,19 @@ def told(cache: Cache, study_ids: Sequence[str], *, statements: bool, contrast: 
     folder = user_cache() / "words"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{_key(cache, study_ids, statements, contrast)}.parquet"
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(path.with_suffix(".lock")):
         if not path.is_file():
             log.info("reading the words of %d studies, once", len(study_ids))
             found = _read_all(cache, study_ids, statements, contrast)
             sink = pa.BufferOutputStream()
-            pq.write_table(_to_table(found), sink, compression="zstd")
+            pq.write_table(_to_table(*found), sink, compression="zstd")
             write_whole(path, sink.getvalue().to_pybytes())
     return _from_rows(pq.read_table(path).to_pylist())
 
 
 def _key(cache: Cache, study_ids: Sequence[str], statements: bool, contrast: bool) -> str:
     """Changes with the studies and with every line of code and word list that has a part in reading them."""
-    known = hashlib.sha256(f"{statements} {contrast}".encode())
+    known = hashlib.sha256(f"{_FORMAT} {statements} {contrast}".encode())
     for path in sorted(p for p in Path(vol3d.text.__file__).parent.rglob("*") if p.suffix in (".py", ".yaml")):
         known.update(path.read_bytes())
     known.update(Path(reading.__file__).read_bytes())
@@ -68,13 +71,16 @@ def _key(cache: Cache, study_ids: Sequence[str], statements: bool, contrast: boo
     return known.hexdigest()[:32]
 
 
-def _read_all(cache: Cache, study_ids: Sequence[str], statements: bool, contrast: bool) -> Knowledge:
+def _read_all(
+    cache: Cache, study_ids: Sequence[str], statements: bool, contrast: bool
+) -> tuple[Knowledge, frozenset[str]]:
     tasks = [study_ids[i : i + _STUDIES_PER_TASK] for i in range(0, len(study_ids), _STUDIES_PER_TASK)]
     workers = min(len(os.sched_getaffinity(0)), len(tasks))
     context = get_context("forkserver")
     given = (os.getpid(), cache, statements, contrast)
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=given) as pool:
-        return _together(list(pool.map(_read_some, tasks)))
+        parts, wordless = zip(*pool.map(_read_some, tasks), strict=True)
+    return _together(parts), frozenset[str]().union(*wordless)
 
 
 _given: tuple[Cache, bool, bool]
@@ -87,11 +93,10 @@ def _begin(main: int, cache: Cache, statements: bool, contrast: bool) -> None:
     _given = (cache, statements, contrast)
 
 
-def _read_some(study_ids: Sequence[str]) -> Knowledge:
+def _read_some(study_ids: Sequence[str]) -> tuple[Knowledge, set[str]]:
     cache, statements, contrast = _given
-    return _together(
-        [knowledge_of(cache.entry(study), statements=statements, contrast=contrast) for study in study_ids]
-    )
+    of = {study: knowledge_of(cache.entry(study), statements=statements, contrast=contrast) for study in study_ids}
+    return _together(list(of.values())), {study for study, known in of.items() if known.is_empty()}
 
 
 def _together(parts: Sequence[Knowledge]) -> Knowledge:
@@ -105,23 +110,25 @@ def _together(parts: Sequence[Knowledge]) -> Knowledge:
     )
 
 
-def _to_table(known: Knowledge) -> object:
+def _to_table(known: Knowledge, wordless: frozenset[str]) -> object:
     import pyarrow as pa
 
     rows = [{"kind": "statement", "text": t, "organ": None, "normal": False} for t in known.present]
     for kind, sections in (("section", known.sections), ("decoy", known.decoys)):
         rows += [{"kind": kind, "text": s.text, "organ": s.organ, "normal": s.normal} for s in sections]
+    rows += [{"kind": "wordless", "text": study, "organ": None, "normal": False} for study in sorted(wordless)]
     types = (pa.string(), pa.string(), pa.string(), pa.bool_())
     return pa.Table.from_pylist(rows, pa.schema(list(zip(("kind", "text", "organ", "normal"), types, strict=True))))
 
 
-def _from_rows(rows: list[dict[str, object]]) -> Knowledge:
+def _from_rows(rows: list[dict[str, object]]) -> tuple[Knowledge, frozenset[str]]:
+    texts: dict[str, list[str]] = {"statement": [], "wordless": []}
     of: dict[str, list[Section]] = {"section": [], "decoy": []}
-    statements = []
     for row in rows:
-        text, organ = str(row["text"]), row["organ"]
-        if row["kind"] == "statement":
-            statements.append(text)
+        kind, text, organ = str(row["kind"]), str(row["text"]), row["organ"]
+        if kind in texts:
+            texts[kind].append(text)
         else:
-            of[str(row["kind"])].append(Section(text, None if organ is None else str(organ), bool(row["normal"])))
-    return Knowledge(present=tuple(statements), sections=tuple(of["section"]), decoys=tuple(of["decoy"]))
+            of[kind].append(Section(text, None if organ is None else str(organ), bool(row["normal"])))
+    known = Knowledge(present=tuple(texts["statement"]), sections=tuple(of["section"]), decoys=tuple(of["decoy"]))
+    return known, frozenset(texts["wordless"])
