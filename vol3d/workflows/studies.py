@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from preprocessing.manifest import BadRow, Row
 from preprocessing.transforms import PreprocessConfig
 from vol3d.cache import Entry
@@ -72,7 +74,7 @@ def each_study(
                     with scratch_entry(row, recipe, assume_hu=assume_hu) as entry:
                         answer(entry, row)
                     state = "done"
-            except (Vol3dError, OSError) as error:
+            except (Vol3dError, OSError, MemoryError, torch.OutOfMemoryError) as error:  # the next may well be smaller
                 state, reason = "failed", f"{type(error).__name__}: {error}"
             if state == "done":
                 summary.done.append(row.study_id)
