@@ -112,5 +112,8 @@ def _published(folder: Path) -> dict[str, str]:
     path = folder / "splits_final.json"
     if not path.is_file():
         return {}
-    fold = read_json(path, "the reference splits")[nnunet.FOLD]
-    return {case: split for split in ("train", "val") for case in fold.get(split, [])}
+    folds = read_json(path, "the reference splits")
+    try:
+        return {case: split for split in ("train", "val") for case in folds[nnunet.FOLD][split]}
+    except (KeyError, IndexError, TypeError) as error:
+        raise ManifestError(f"expected folds with train and val in {path}, found none ({error!r})") from error

@@ -36,6 +36,46 @@ def read_json(path: Path, what: str) -> Any:
         raise ManifestError(f"expected {what} as JSON, found {error} in {path}") from error
 
 
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """As `read_json`, of a file that holds one object.
+
+    Raises:
+        ManifestError: also where it holds something else.
+    """
+    found = read_json(path, what)
+    if not isinstance(found, dict):
+        raise ManifestError(f"expected {what} to be one object {{...}}, found {_kind(found)} in {path}")
+    return found
+
+
+def mapping(record: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """What lies under `key`; empty where there is nothing.
+
+    Raises:
+        ManifestError: it is no object of names and values.
+    """
+    found = record.get(key) or {}
+    if not isinstance(found, dict):
+        raise ManifestError(f"{path}: expected an object {{name: value, ...}} under {key!r}, found {_kind(found)}")
+    return found
+
+
+def whole(value: Any, path: Path, what: str) -> int:
+    """A whole number, also written as text.
+
+    Raises:
+        ManifestError: it is none.
+    """
+    if not re.fullmatch(r"-?\d+", str(value)):
+        raise ManifestError(f"{path}: expected a whole number for {what}, found {value!r}")
+    return int(value)
+
+
+def _kind(value: Any) -> str:
+    kind = "a list" if isinstance(value, list) else "text" if isinstance(value, str) else type(value).__name__
+    return f"{kind} ({str(value)[:60]})"
+
+
 def class_mask(path: Path, name: str, value: int | list[int] | None = None, *, phrases: Iterable[str] = ()) -> Any:
     """A manifest's mask for a class of a label map, or for a file of its own.
 

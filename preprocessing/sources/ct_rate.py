@@ -29,6 +29,10 @@ REPORT = {
     "Technique_EN": "technique",
 }  # fmt: skip
 NOT_GIVEN = "not given"
+LABEL = {"1": 1, "0": 0, "1.0": 1, "0.0": 0}
+LABEL_MAPS = ("ts_seg", "segmentations")
+"""Beginnings of folders whose files have the volumes' names but hold label maps: the publication's own by
+TotalSegmentator (``ts_seg/ts_total/train_fixed/...``), and ReXGroundingCT's."""
 VAL_SHARE = 0.05
 """Of the training patients: the published `valid` is what papers report on, so it is the test set here."""
 SPACING_TOLERANCE = 0.01
@@ -64,17 +68,27 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def index_volumes(folder: Path) -> dict[str, Path]:
-    """Volumes by file name. Of two files of one name, that in a folder named ``*_fixed`` (the second release) is taken.
+    """As `volumes_below`.
 
     Raises:
         ManifestError: there is none.
     """
-    out: dict[str, Path] = {}
-    for path in walk(folder):
-        if VOLUME.fullmatch(path.name) and (path.name not in out or "_fixed" in str(path.relative_to(folder))):
-            out[path.name] = path
+    out = volumes_below(folder)
     if not out:
         raise ManifestError(f"expected volumes like train_1_a_1.nii.gz below {folder}, found none")
+    return out
+
+
+def volumes_below(folder: Path) -> dict[str, Path]:
+    """Volumes by file name. Of two files of one name, that in a folder named ``*_fixed`` (the second release) is taken;
+    label maps (`LABEL_MAPS`) are none."""
+    out: dict[str, Path] = {}
+    for path in walk(folder):
+        inside = path.relative_to(folder).parts[:-1]
+        if not VOLUME.fullmatch(path.name) or any(part.startswith(LABEL_MAPS) for part in inside):
+            continue
+        if path.name not in out or any(part.endswith("_fixed") for part in inside):
+            out[path.name] = path
     return out
 
 
@@ -144,7 +158,10 @@ def _row(
     about = facts.get(name, {})
     if fault := header_fault(volumes[name], about):
         return refused(scan, f"{name}: {fault}")
-    stated = {finding_name(k): int(float(v)) for k, v in labels.get(name, {}).items() if k != "VolumeName"}
+    cells = {finding_name(k): v for k, v in labels.get(name, {}).items() if k != "VolumeName"}
+    if odd := {k: v for k, v in cells.items() if v not in LABEL}:
+        return refused(scan, f"{name}: expected labels of 0 or 1, found {odd}; probabilities need a threshold first")
+    stated = {k: LABEL[v] for k, v in cells.items()}
     return {
         "study_id": scan,
         "patient_id": f"{part}_{patient}",
@@ -174,8 +191,12 @@ def _joined(folder: Path, patterns: tuple[str, ...], expected: str) -> dict[str,
 
 def _no_chest(folder: Path) -> set[str]:
     """Volumes that the publication lists as other parts of the body (``no_chest_*.txt``)."""
-    files = [p for p in folder.rglob("no_chest*.txt") if p.is_file()]
-    names = {line.strip() for p in files for line in p.read_text(encoding="utf-8-sig").splitlines() if line.strip()}
+    names: set[str] = set()
+    for path in (p for p in folder.rglob("no_chest*.txt") if p.is_file()):
+        try:
+            names |= {line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()}
+        except UnicodeDecodeError as error:
+            raise ManifestError(f"expected names of volumes in UTF-8, one a line, found {error} in {path}") from error
     return {n.rsplit("/", 1)[-1].removesuffix(".nii.gz") + ".nii.gz" for n in names}
 
 

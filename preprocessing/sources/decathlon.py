@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.sources import splits
-from preprocessing.sources.common import class_mask, read_json, refused, safe_id
+from preprocessing.sources.common import class_mask, mapping, read_object, refused, safe_id, whole
 from preprocessing.sources.tables import stem
 from vol3d.errors import ManifestError
 
@@ -40,8 +40,8 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     other: dict[str, str] = {}
     for task in tasks:
-        dataset = read_json(task / "dataset.json", "the task's dataset.json")
-        modality = ", ".join(map(str, (dataset.get("modality") or {}).values()))
+        dataset = read_object(task / "dataset.json", "the task's dataset.json")
+        modality = ", ".join(map(str, mapping(dataset, "modality", task / "dataset.json").values()))
         if modality.upper() != "CT":
             other[task.name] = modality or "no modality"
             continue
@@ -54,11 +54,17 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def _task(task: Path, dataset: dict[str, Any]) -> list[dict[str, Any]]:
-    classes = CLASSES.get(task.name) or {n: int(v) for v, n in dataset.get("labels", {}).items() if int(v)}
+    where = task / "dataset.json"
+    classes = CLASSES.get(task.name) or {
+        str(name): label
+        for value, name in mapping(dataset, "labels", where).items()
+        if (label := whole(value, where, f"the label of {name!r}"))
+    }
     listed = dataset.get("training") or []
-    if not listed or not classes:
+    if not classes or not listed or not (isinstance(listed, list) and all(isinstance(pair, dict) for pair in listed)):
         raise ManifestError(
-            f"{task / 'dataset.json'}: expected labels and a list of training cases, found {list(dataset)}"
+            f"{where}: expected labels and a list of training cases with image and label, found {list(dataset)} "
+            f"and {str(listed)[:60]}"
         )
     return [_case(task, pair, classes) for pair in listed]
 

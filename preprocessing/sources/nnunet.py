@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.sources import splits
-from preprocessing.sources.common import class_mask, read_json, refused, safe_id
+from preprocessing.sources.common import class_mask, mapping, read_json, read_object, refused, safe_id, whole
 from vol3d.errors import ManifestError
 
 SIDECAR = "vol3d.jsonl"
@@ -30,12 +30,10 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     Raises:
         ManifestError: no dataset.json, no CT or PET among its channels, voxels to ignore, no case.
     """
-    dataset = read_json(folder / "dataset.json", "nnU-Net's dataset.json")
+    dataset = read_object(folder / "dataset.json", "nnU-Net's dataset.json")
     found = list(cases(folder, dataset, channels(folder, dataset), _labels(folder, dataset)))
     if (folder / SIDECAR).is_file():
-        known = {
-            row["study_id"]: row for line in (folder / SIDECAR).read_text().splitlines() if (row := json.loads(line))
-        }
+        known = _sidecar(folder / SIDECAR)
         return [_with_sidecar(row, known.get(row["study_id"], {})) for row in found]
     split_of = published(folder)
     for row in found:
@@ -46,12 +44,13 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def channels(folder: Path, dataset: dict[str, Any]) -> dict[str, str]:
     """Which four-digit channel holds ``ct`` and which ``pet``."""
-    names = dataset.get("channel_names") or dataset.get("modality") or {}
+    where = folder / "dataset.json"
+    names = mapping(dataset, "channel_names", where) or mapping(dataset, "modality", where)
     out: dict[str, str] = {}
     for key, name in names.items():
         image = "ct" if _CT.search(str(name)) else "pet" if _PET.search(str(name)) else None
         if image and image not in out:
-            out[image] = f"{int(key):04d}"
+            out[image] = f"{whole(key, where, 'the number of a channel'):04d}"
         elif image:
             raise ManifestError(
                 f"{folder / 'dataset.json'}: expected one channel of CT and one of PET, found {names}; name "
@@ -121,9 +120,10 @@ def _case(
 
 def _labels(folder: Path, dataset: dict[str, Any]) -> dict[str, int | list[int]]:
     """Class -> label, or the labels of a region; without the background."""
-    table = dataset.get("labels") or {}
+    where = folder / "dataset.json"
+    table = mapping(dataset, "labels", where)
     if all(str(key).isdigit() for key in table):  # version 1: {"1": "liver"}
-        table = {name: int(key) for key, name in table.items()}
+        table = {name: key for key, name in table.items()}
     out: dict[str, int | list[int]] = {}
     for name, value in table.items():
         if str(name).lower() == "ignore":
@@ -131,11 +131,29 @@ def _labels(folder: Path, dataset: dict[str, Any]) -> dict[str, int | list[int]]
                 f"{folder / 'dataset.json'}: expected every voxel to be labelled, found the class 'ignore' ({value}); "
                 f"a mask with voxels that nobody judged cannot be kept"
             )
-        values = [v for v in (value if isinstance(value, list) else [value]) if v != 0]
+        stated = [whole(v, where, f"the label of {name!r}") for v in (value if isinstance(value, list) else [value])]
+        values = [v for v in stated if v != 0]
         if values:
             out[str(name)] = values if isinstance(value, list) else values[0]
     if not out:
         raise ManifestError(f"{folder / 'dataset.json'}: expected at least one class in labels, found {table}")
+    return out
+
+
+def _sidecar(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows of `SIDECAR` by study."""
+    out = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            out[str(row["study_id"])] = row
+        except (ValueError, KeyError, TypeError) as error:
+            raise ManifestError(
+                f"{path}, line {number}: expected a row as vol3d export nnunet writes it, found {error!r}; export "
+                f"again, or take the file away: the masks are then read without phrases and reports"
+            ) from error
     return out
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.sources import ct_rate, splits
-from preprocessing.sources.common import known, read_json, refused
+from preprocessing.sources.common import known, mapping, read_object, refused, whole
 from preprocessing.sources.placement import Pair, placement
 from preprocessing.sources.tables import Cells, walk
 from vol3d.errors import ManifestError
@@ -38,14 +38,10 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     Raises:
         ManifestError: no dataset.json, no volume, no masks, or masks that fit the volumes in no way or in two.
     """
-    listed = read_json(folder / "dataset.json", "ReXGroundingCT's dataset.json")
-    if not isinstance(listed, dict) or not any(isinstance(listed.get(s), list) for s in SPLITS):
-        raise ManifestError(
-            f"{folder / 'dataset.json'}: expected lists under train, val and test, found {list(listed)[:5]}"
-        )
+    listed = _listed(folder / "dataset.json")
     masks, volumes = _files(folder)
     facts = ct_rate.metadata(folder)
-    items = [(split, item) for split in SPLITS for item in listed.get(split, []) if item.get("name") in masks]
+    items = [(split, item) for split in SPLITS for item in listed[split] if item.get("name") in masks]
     pairs = [
         Pair(volumes[item["name"]], masks[item["name"]], _channels(item))
         for _, item in items
@@ -59,22 +55,42 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     placed = placement(pairs)
     log.info("rexgroundingct: masks lie on the volumes as %r", placed)
     found = [_row(split, item, volumes, masks, facts, placed) for split, item in items]
-    without = sum(1 for split in SPLITS for item in listed.get(split, []) if item.get("name") not in masks)
+    without = sum(1 for split in SPLITS for item in listed[split] if item.get("name") not in masks)
     if without:
         log.warning("rexgroundingct: %d listed volumes have no masks here", without)
     return splits.complete(found, "rexgroundingct")
 
 
+def _listed(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Items by split, their sentences by channel.
+
+    Raises:
+        ManifestError: something is not what it should be.
+    """
+    found = read_object(path, "ReXGroundingCT's dataset.json")
+    if not any(isinstance(found.get(s), list) for s in SPLITS):
+        raise ManifestError(f"{path}: expected lists under train, val and test, found {list(found)[:5]}")
+    out = {split: found.get(split) or [] for split in SPLITS}
+    for split, items in out.items():
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise ManifestError(f"{path}: expected a list of volumes under {split!r}, found {str(items)[:60]}")
+        for item in items:
+            for channel in mapping(item, "findings", path):
+                whole(channel, path, f"the channel of a finding of {item.get('name')}")
+            mapping(item, "categories", path)
+    return out
+
+
 def _files(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     """Masks (below a folder named ``segmentations*``) and volumes by file name."""
     masks: dict[str, Path] = {}
-    volumes: dict[str, Path] = {}
     for path in walk(folder):
         if not ct_rate.VOLUME.fullmatch(path.name):
             continue
         inside = path.relative_to(folder).parts[:-1]
-        (masks if any(part.startswith("segmentations") for part in inside) else volumes).setdefault(path.name, path)
-    return masks, volumes
+        if any(part.startswith("segmentations") for part in inside):
+            masks.setdefault(path.name, path)
+    return masks, ct_rate.volumes_below(folder)
 
 
 def _row(

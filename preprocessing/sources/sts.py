@@ -6,11 +6,11 @@ without a CT are PET-only studies. PET is SUVbw. One tumour a patient, drawn on 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from preprocessing.sources.common import read_object
 from vol3d.errors import ManifestError
 
 PHRASES = (
@@ -31,7 +31,7 @@ def rows(folder: Path) -> Iterator[dict[str, Any]]:
     if not studies:
         raise ManifestError(f"expected folders STS_* in {folder}, found none")
     split_file = Path(folder) / "split.json"
-    splits = json.loads(split_file.read_text()) if split_file.exists() else {}
+    splits = read_object(split_file, "split.json with train and val lists") if split_file.exists() else {}
     split_of = {study: name for name in ("train", "val", "test") for study in splits.get(name, [])}
     for study in studies:
         row: dict[str, Any] = {"study_id": study.name, "patient_id": study.name, "masks": []}

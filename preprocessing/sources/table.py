@@ -9,6 +9,7 @@ A row is a mask of a study, or a study. Columns: ``study_id``, ``patient_id``, `
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,9 @@ def _phrases(text: str) -> list[str]:
 
 
 def _whole(text: str, where: str) -> int:
-    try:
-        return int(float(text))
-    except ValueError:
-        raise ManifestError(f"{where}: expected a whole number, found {text!r}") from None
+    if not re.fullmatch(r"-?\d+(\.0*)?", text):
+        raise ManifestError(f"{where}: expected a whole number, found {text!r}")
+    return int(float(text))
 
 
 def _label(text: str, where: str) -> int | None:

@@ -32,12 +32,24 @@ def read_table(path: Path, columns: Sequence[str] = ()) -> list[Cells]:
     if not path.is_file():
         raise ManifestError(f"expected a table at {path}, found nothing")
     names, rows = _reader(path)
+    twice = sorted({n for n in names if n and names.count(n) > 1})
+    if twice:
+        raise ManifestError(f"{path}: expected each column once, found {', '.join(twice)} several times")
     for wanted in columns:
         if wanted not in names:
             near = difflib.get_close_matches(wanted, names, 1)
             hint = f"; did the set rename it to {near[0]!r}?" if near else ""
             raise ManifestError(f"{path}: expected the column {wanted!r}, found {', '.join(names) or 'none'}{hint}")
-    return [cells for row in rows if (cells := {k: v for k, v in zip(names, row, strict=False) if v != ""})]
+    out = []
+    for number, row in enumerate(rows, 2):
+        if any(row[len(names) :]):
+            raise ManifestError(
+                f"{path}, row {number}: expected {len(names)} cells, found {len(row)}; text that holds the separator "
+                f"has to stand between quotation marks"
+            )
+        if cells := {k: v for k, v in zip(names, row, strict=False) if v != ""}:
+            out.append(cells)
+    return out
 
 
 def indexed(rows: Iterable[Cells], column: str) -> dict[str, Cells]:

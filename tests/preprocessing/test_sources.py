@@ -42,3 +42,11 @@ def test_label_map_matches_the_ct(data_dir):
         for side in ("left", "right")
     )
     assert ct.grid.index_to_mm(left)[:, 0].mean() < ct.grid.index_to_mm(right)[:, 0].mean()
+
+
+@pytest.mark.parametrize("text", ["[]", "{"])
+def test_a_broken_split_of_sts_is_told(tmp_path, text):
+    (tmp_path / "STS_001").mkdir()
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(ManifestError, match=r"expected split\.json with train and val lists"):
+        list(sts.rows(tmp_path))

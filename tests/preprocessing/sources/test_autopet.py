@@ -70,3 +70,10 @@ def test_missing_pieces_are_named(folder, tmp_path):
     (tmp_path / "imagesTr").mkdir()
     with pytest.raises(ManifestError, match="fdg_PATIENT"):
         autopet.rows(tmp_path)
+
+
+def test_splits_of_another_make_are_told(tmp_path, make):
+    make.ct(tmp_path / "imagesTr" / "fdg_ab12_x_0000.nii.gz")
+    (tmp_path / "splits_final.json").write_text('{"train": []}')
+    with pytest.raises(ManifestError, match="expected folds with train and val"):
+        autopet.rows(tmp_path)

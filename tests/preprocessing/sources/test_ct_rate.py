@@ -117,3 +117,31 @@ def test_missing_pieces_are_named(tmp_path, make):
     make.csv(tmp_path / "train_reports.csv", "Volume,Findings_EN", "train_1_a_1.nii.gz,Normal")
     with pytest.raises(ManifestError, match=r"column 'VolumeName', found Volume, Findings_EN.*rename it to 'Volume'"):
         ct_rate.rows(tmp_path)
+
+
+def test_the_publication_s_label_maps_are_not_taken_for_volumes(folder, make):
+    """`ts_seg` has a file of each volume's name, also in folders named ``*_fixed``."""
+    before = {row["study_id"]: row["ct"] for row in ct_rate.rows(folder)}
+    for part, name in (("train", "train_1_a_2"), ("train", "train_1_b_1"), ("valid", "valid_1_a_1")):
+        patient, scan = name.rsplit("_", 2)[0], name.rsplit("_", 1)[0]
+        make.mask(
+            folder / "dataset" / "ts_seg" / "ts_total" / f"{part}_fixed" / patient / scan / f"{name}.nii.gz",
+            make.box((4, 10, 10), (12, 20, 20)),
+        )
+    assert {row["study_id"]: row["ct"] for row in ct_rate.rows(folder)} == before
+
+
+@pytest.mark.parametrize("cell", ["0.7", "yes", "nan", "-1"])
+def test_a_label_that_is_neither_0_nor_1_refuses_its_scan(folder, make, cell):
+    """A probability of 0.7 was once cut to 0, and so its finding said to be absent."""
+    path = folder / "dataset" / "multi_abnormality_labels" / "train_predicted_labels.csv"
+    make.csv(path, "VolumeName,Cardiomegaly", f"train_1_a_2.nii.gz,{cell}", "train_1_b_1.nii.gz,1.0")
+    rows = {row["study_id"]: row for row in ct_rate.rows(folder)}
+    assert f"labels of 0 or 1, found {{'cardiomegaly': '{cell}'}}" in rows["train_1_a"]["refused"]
+    assert rows["train_1_b"]["labels"] == {"cardiomegaly": 1}
+
+
+def test_a_list_of_other_parts_in_another_encoding_is_told(folder):
+    (folder / "no_chest_train.txt").write_bytes("train_1_a_2.nii.gz\n".encode("utf-16"))
+    with pytest.raises(ManifestError, match=r"in UTF-8, one a line, found .*no_chest_train\.txt"):
+        ct_rate.rows(folder)

@@ -56,3 +56,18 @@ def test_a_task_of_other_labels_uses_its_own(tmp_path, make):
     (row,) = decathlon.rows(root)
     assert row["masks"][0]["phrases"][0] == "left kidney"
     assert row["masks"][0]["value"] == 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        ([], "found a list"),
+        ({"modality": "CT"}, "under 'modality', found text"),
+        ({"modality": {"0": "CT"}, "labels": {"liver": 1}, "training": [{}]}, "label of 1, found 'liver'"),
+        ({"modality": {"0": "CT"}, "labels": {"1": "liver"}, "training": ["a"]}, "with image and label"),
+    ],
+)
+def test_a_dataset_json_of_another_make_is_told(tmp_path, dataset, words):
+    (tmp_path / "dataset.json").write_text(json.dumps(dataset))
+    with pytest.raises(ManifestError, match=words):
+        decathlon.rows(tmp_path)

@@ -79,3 +79,32 @@ def test_labels_of_the_first_version(tmp_path, make):
     root = write_set(tmp_path, make, {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "lKidney"}}, ["c1"])
     (row,) = nnunet.rows(root)
     assert [(m["label"], m["value"], m["phrases"][0]) for m in row["masks"]] == [("lkidney", 1, "left kidney")]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        ({"channel_names": ["CT"]}, "under 'channel_names', found a list"),
+        ({"channel_names": {"ct": "CT"}}, "number of a channel, found 'ct'"),
+        ({"labels": ["liver"]}, "under 'labels', found a list"),
+        ({"labels": {"background": 0, "liver": "one"}}, "label of 'liver', found 'one'"),
+    ],
+)
+def test_a_dataset_json_of_another_make_is_told(tmp_path, make, dataset, words):
+    with pytest.raises(ManifestError, match=words):
+        nnunet.rows(write_set(tmp_path, make, dataset, ["c1"]))
+
+
+def test_a_dataset_json_that_is_a_list_is_told(tmp_path, make):
+    root = write_set(tmp_path, make, cases=["c1"])
+    (root / "dataset.json").write_text("[]")
+    with pytest.raises(ManifestError, match="found a list"):
+        nnunet.rows(root)
+
+
+@pytest.mark.parametrize("line", ['{"study_id": "c1"', '{"patient_id": "p"}', "[]"])
+def test_a_broken_sidecar_names_its_line(tmp_path, make, line):
+    root = write_set(tmp_path, make, cases=["c1"])
+    (root / nnunet.SIDECAR).write_text(f'\n{{"study_id": "c9"}}\n{line}\n')
+    with pytest.raises(ManifestError, match=r"vol3d\.jsonl, line 3: expected a row as vol3d export nnunet writes it"):
+        nnunet.rows(root)

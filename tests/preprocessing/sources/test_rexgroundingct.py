@@ -73,3 +73,17 @@ def test_missing_pieces_are_named(tmp_path, make):
     (tmp_path / "dataset.json").write_text("[]")
     with pytest.raises(ManifestError, match="train, val and test"):
         rexgroundingct.rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        ({"train": ["x"]}, "list of volumes under 'train'"),
+        ({"train": [{"name": "train_1_a_1.nii.gz", "findings": ["Nodule."]}]}, "under 'findings', found a list"),
+        ({"train": [{"name": "train_1_a_1.nii.gz", "findings": {"a": "Nodule."}}]}, "channel of a finding"),
+    ],
+)
+def test_a_dataset_json_of_another_make_is_told(tmp_path, listed, words):
+    (tmp_path / "dataset.json").write_text(json.dumps(listed))
+    with pytest.raises(ManifestError, match=words):
+        rexgroundingct.rows(tmp_path)

@@ -84,3 +84,22 @@ def test_which_table_has_to_be_clear(tmp_path, make):
     (tmp_path / "c.parquet").write_bytes(b"no")
     with pytest.raises(ManifestError, match="parquet file, found one that cannot be read"):
         table.rows(tmp_path / "c.parquet")
+
+
+def test_text_with_the_separator_in_it_is_not_cut(tmp_path, make):
+    with pytest.raises(ManifestError, match=r"row 3: expected 3 cells, found 4; .* quotation marks"):
+        table.rows(make.csv(
+            tmp_path / "t.csv", "study_id,ct,report.findings", 'a,a.nii.gz,"Liver, spleen normal."',
+            "b,b.nii.gz,Liver normal, nodule in the lung.",
+        ))  # fmt: skip
+
+
+def test_a_column_twice_is_told(tmp_path, make):
+    with pytest.raises(ManifestError, match="each column once, found ct several times"):
+        table.rows(make.csv(tmp_path / "t.csv", "study_id,ct,ct", "a,a.nii.gz,b.nii.gz"))
+
+
+@pytest.mark.parametrize("value", ["1.5", "inf", "nan"])
+def test_a_label_number_that_is_no_whole_one_is_told(tmp_path, make, value):
+    with pytest.raises(ManifestError, match=f"whole number, found '{value}'"):
+        table.rows(make.csv(tmp_path / "t.csv", "study_id,mask,mask.value", f"a,m.nii.gz,{value}"))
