@@ -18,6 +18,12 @@ PHRASES = {
     "A solid nodule in the right lung of 14 mm shows no increased uptake, SUVmax 1.2 (ct slice 3, z = 1.0 mm).":
         "solid nodule in the right lung shows no increased uptake",
     "Solid nodule in the right lung (14 mm, SUVmax 4.2).": "solid nodule in the right lung",
+    # the number right after its lesion, earlier numbers, image of how many
+    "Liver lesion SUVmax: 7.9 (previously 12.3), axial slice 88.": "liver lesion",
+    "Right lung nodule SUVmax 5.4, slice 104.": "right lung nodule",
+    "Right axillary node with maximum SUV 6.2 on image 4/137.": "right axillary node",
+    "Right axillary node on image 4/137 with SUVmax 6.2, enlarged.": "right axillary node, enlarged",
+    "The previously seen node now measures SUVmax 3.3 (image 66), previously 8.0.": "previously seen node",
     # translated, clumsy English
     "In the right lung upper lobe, a nodule with a diameter of 5 mm was observed.":
         "nodule in the right lung upper lobe",

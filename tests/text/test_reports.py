@@ -1,6 +1,6 @@
 import pytest
 
-from vol3d.text.reports import organ_at, place, sections, sentences
+from vol3d.text.reports import organ_at, organs_in, place, sections, sentences
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,16 @@ def test_organ_is_carried_on_and_named_by_sub_headings():
     assert [(p.section, p.organ) for p in place(report)] == [
         ("findings", "lung"), ("findings", "lung"), ("findings", "bone"), ("impression", None),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "organ"),
+    [
+        ("focus of uptake in the right iliac bone", "bone"),
+        ("FDG-avid focus in the left iliac crest", "bone"),
+        ("lesion in the left acetabulum", "bone"),
+        ("node along the right iliac vessels", "peritoneum"),
+    ],
+)
+def test_bones_of_the_pelvis_are_bones(text, organ):
+    assert {name for _, _, name in organs_in(text)} == {organ}

@@ -25,7 +25,7 @@ def grounding_phrase(sentence: str) -> str:
     text = re.sub(r"\s+", " ", sentence).strip()
     template = text if SLOT.search(text) else take_numbers(text).template
     told = _told(_tidy(SLOT.sub("", template)))
-    for shorten in (_shorter, _settled):
+    for shorten in (_shorter, _less_short, _settled):
         phrase = shorten(template)
         if _told(phrase) == told:
             return phrase
@@ -34,6 +34,11 @@ def grounding_phrase(sentence: str) -> str:
 
 def _shorter(template: str) -> str:
     return _fixed_point(lambda t: _without_frame(_without_slots(t)), template)
+
+
+def _less_short(template: str) -> str:
+    """ "Liver lesion SUVmax 7.9": the lesion is what was found, not the lesion's SUVmax."""
+    return _fixed_point(lambda t: _without_frame(_without_slots(t, _NUMBERS_ALONE)), template)
 
 
 def _settled(template: str) -> str:
@@ -75,6 +80,7 @@ _DEGREE = (
     r"transverse|axial|anteroposterior|anterior-posterior|ap|cranio-?caudal|sagittal|coronal|vertical|horizontal|mean|"
     r"average|total|overall|approximate|lesion|nodule|respective)\s+)*"
 )
+_OWNERS = "|lesion|nodule"
 _EXTENT = (
     r"(?:diameters?|dimensions?|sizes?|length|width|height|thickness|depth|cali(?:ber|bre)|volumes?|ax[ei]s|extent)"
 )
@@ -107,7 +113,7 @@ _NUMBERS: tuple[re.Pattern[str], ...] = tuple(
     re.compile(pattern, re.I)
     for pattern in (
         # "(series 4, image 31)", "on ct slice 31, z = 12.0 mm"
-        rf"{_SLICE}\s*<(?:slice|z)_\d+>(?:\s*(?:-|to|and|,)?{_SLICE}\s*<(?:slice|z)_\d+>)*",
+        rf"{_SLICE}\s*<(?:slice|z)_\d+>(?:\s*(?:-|to|and|,)?{_SLICE}\s*<(?:slice|z)_\d+>)*(?:\s*/\s*\d+)?",
         # ", the largest of which is 12 mm in diameter"
         r"[\s,;]*(?:\b(?:the|with|and)\s+)*\b(?:largest|biggest|widest|thickest|greatest|longest|smallest|larger|"
         r"most prominent)(?: (?:one|ones|nodule|lesion|node|cyst|diameter|size|thickness))?"
@@ -128,9 +134,10 @@ _NUMBERS: tuple[re.Pattern[str], ...] = tuple(
         rf"\s*{_M}{_TAIL}",
     )
 )
+_NUMBERS_ALONE = tuple(re.compile(pattern.pattern.replace(_OWNERS, ""), re.I) for pattern in _NUMBERS)
 _EMPTY = re.compile(
     r"\s*[(\[](?:[\s,;:.=/#-]|\b(?:ct|pet|series|ser|se|image|images|img|ima|im|slices?|z|and|or|on|in|at|measuring|"
-    r"measured|size|diameter|suv|suvmax|see|max|mean|to|by|x|the|no)\b)*[)\]]",
+    r"measured|size|diameter|suv|suvmax|see|max|mean|to|by|x|the|no|previously|formerly|prior|was)\b)*[)\]]",
     re.I,
 )
 _UNITS = (
@@ -161,8 +168,8 @@ _LOOSE = re.compile(
 """A number that counts nothing and names no place: neither "2 nodules" nor "segment 4"."""
 
 
-def _without_slots(text: str) -> str:
-    for pattern in _NUMBERS:
+def _without_slots(text: str, patterns: tuple[re.Pattern[str], ...] = _NUMBERS) -> str:
+    for pattern in patterns:
         text = pattern.sub("", text)
     return _bare_numbers(text)
 
@@ -199,7 +206,7 @@ _PLACE_FIRST = re.compile(
 """The usual order of translated reports: "in the right lung, a nodule"."""
 _DANGLING = re.compile(
     r"(?:[\s,;:=-]|(?<![\w-])(?:and|or|with|of|at|to|by|measuring|measures?|measured|sized|is|are|was|were|has|have|up|before|between|"
-    r"approximately|about|the|an?|which|that|its|suv ?max|suv|from|as|reaching)(?![\w-]))+$",
+    r"approximately|about|the|an?|which|that|its|suv ?max|suv|from|as|reaching|now measures?|previously)(?![\w-]))+$",
     re.I,
 )
 
