@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vol3d.errors import ConfigError
 from vol3d.workflows.view import load, make_server, write_static
 
 GRIDS = {
@@ -292,3 +293,21 @@ def test_the_page_is_deterministic_and_whole(studies, tmp_path):
     np.testing.assert_array_equal(np.asarray(ct.dataobj), np.asarray(original.dataobj))
     np.testing.assert_allclose(ct.affine, original.affine, atol=1e-4)
     assert json.dumps(rendered.record, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("report.json", lambda r: r.update(sentences=None)),
+        ("report.json", lambda r: r["sentences"][0].pop("lesions")),
+        ("report.json", lambda r: r["lesions"][0].update(measurement=None)),
+        ("findings.json", lambda r: r["findings"][0].pop("evidence")),
+    ],
+)
+def test_records_of_another_make_are_told(known, tmp_path, name, change):
+    study = known.write(tmp_path)
+    record = json.loads((study.folder / name).read_text())
+    change(record)
+    (study.folder / name).write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"as vol3d writes them, found others .* run the command again"):
+        load(study.folder, source=study.source)

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
-from preprocessing.manifest import BadRow
-from preprocessing.options import DEFAULT
-from preprocessing.reading import read_image
-from vol3d.cache import Cache
-from vol3d.errors import ConfigError, GeometryError, ManifestError
+from vol3d.errors import ConfigError, GeometryError
 from vol3d.export.nifti import read_array
 from vol3d.files import write_whole
 from vol3d.geometry import Grid
@@ -24,8 +19,7 @@ from vol3d.view.page import served_page, static_page
 from vol3d.view.points import evidence_point
 from vol3d.view.scene import MaskItem, Rendered, Scene, render
 from vol3d.view.server import PageServer
-from vol3d.volume import Volume
-from vol3d.workflows.inputs import studies_in
+from vol3d.workflows.view_images import Images, from_cache, from_source
 
 RECORDS = {"report": "report.json", "segmentation": "segmentation.json", "findings": "findings.json"}
 _NEEDED = {"report": ("sentences", "lesions"), "segmentation": ("answers",), "findings": ("findings",)}
@@ -33,15 +27,6 @@ _NOT_SHOWN = (
     "expected the images that {folder} was made from, found none named: pass --source with the study folder or "
     "manifest, or --cache with a cache that holds {study}"
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """A study's images as they are shown, and the grids that masks may lie on."""
-
-    shown: Mapping[str, Volume]
-    source_grids: Mapping[str, Grid]
-    notes: tuple[str, ...] = ()
 
 
 def write_static(rendered: Rendered, path: Path) -> int:
@@ -87,8 +72,14 @@ def load(folder: Path, *, source: Path | None = None, cache: Path | None = None,
         if source is None:
             raise ConfigError(_NOT_SHOWN.format(folder=folder, study=study_id))
         raise ConfigError("expected either --source or --cache, found both")
-    images = _from_source(study_id, source, assume_hu) if source else _from_cache(study_id, Path(str(cache)))
-    return render(scene_of(folder, study_id, records, images))
+    images = from_source(study_id, source, assume_hu) if source else from_cache(study_id, Path(str(cache)))
+    try:
+        scene = scene_of(folder, study_id, records, images)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"expected the records in {folder} as vol3d writes them, found others ({error!r}); run the command again"
+        ) from error
+    return render(scene)
 
 
 def study_folder(folder: Path) -> Path:
@@ -280,41 +271,3 @@ def _finding(finding: Mapping[str, Any], number: Mapping[str, int]) -> dict[str,
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _from_source(study_id: str, source: Path, assume_hu: bool) -> Images:
-    rows = studies_in(source)
-    row = next((r for r in rows if r.study_id == study_id), None)
-    if row is None:
-        found = ", ".join(r.study_id for r in rows[:5]) + (", ..." if len(rows) > 5 else "")
-        raise ManifestError(
-            f"expected study {study_id} in {source}, found {found}; name the manifest, or the folder of that name"
-        )
-    if isinstance(row, BadRow):
-        raise ManifestError(f"{study_id}: {row.reason}")
-    options = row.reading or DEFAULT
-    shown, notes = {}, []
-    if row.ct is not None:
-        reading = read_image(row.ct, "ct", assume_hu=assume_hu, options=options)
-        shown["ct"], notes = reading.volume, [f"CT: {note}" for note in reading.notes]
-    if row.pet is not None:
-        reading = read_image(row.pet, "pet", options=options)
-        shown["pet"] = reading.volume
-        notes += [f"PET: {note}" for note in reading.notes]
-    return Images(shown, {name: volume.grid for name, volume in shown.items()}, ("Shown as acquired.", *notes))
-
-
-def _from_cache(study_id: str, cache: Path) -> Images:
-    root = Cache(cache)
-    if study_id not in root.study_ids:
-        raise ConfigError(
-            f"expected study {study_id} in {cache}, found {len(root.study_ids)} others; use its own cache"
-        )
-    entry = root.entry(study_id)
-    shown: dict[str, Volume] = {}
-    if "ct" in entry.images:
-        shown["ct"] = entry.read_level("ct", 0)
-    if "pet" in entry.images:
-        shown["pet"] = entry.pet_native()
-    note = "CT as preprocessed in the cache; PET as acquired." if "ct" in shown else "PET as acquired."
-    return Images(shown, entry.source_grids, (note,))
