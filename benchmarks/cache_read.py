@@ -29,8 +29,8 @@ from benchmarks import harness
 from benchmarks.rivals import INTENSITIES
 from benchmarks.volumes import whole_body
 from preprocessing.reading import read_image
+from vol3d.arrays import _CONTEXTS
 from vol3d.cache import Cache, Entry
-from vol3d.cache_entry import _CONTEXTS
 from vol3d.cache_write import EntryData, create_cache, write_entry
 from vol3d.data.channels import ChannelConfig, to_channels
 from vol3d.types import Array, Zyx

@@ -27,7 +27,7 @@ from preprocessing.phantom import write_phantoms
 from preprocessing.phantom_write import write_nifti
 from preprocessing.read_nifti import read_nifti
 from preprocessing.transforms import PreprocessConfig
-from vol3d import cache_entry
+from vol3d import arrays
 from vol3d.cache import Cache
 from vol3d.cache_write import create_cache
 from vol3d.config import digest, load_yaml, to_tree
@@ -222,7 +222,7 @@ def build(row: Row, recipe: PreprocessConfig, root: Path) -> Outcome:
 def draw(dataset: PatchDataset, index: int) -> None:
     """A sample of a study that was not open: among very many the next one never is."""
     dataset._opened.clear()
-    cache_entry._CONTEXTS.clear()
+    arrays._CONTEXTS.clear()
     dataset[index]
 
 

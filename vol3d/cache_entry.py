@@ -8,7 +8,7 @@ Layout of ``<root>/studies/<study_id>.zarr`` (schema 1; `docs/cache-format.md`):
     pet_native/  and its labels/  float32 SUVbw on the scanner's grid: every SUV figure is computed here
     index/foreground              int32 [N, 3], voxels of every mask, so that the loader scans nothing
 
-Attributes are plain JSON and read with `json`; arrays are read with tensorstore, opened on first use in each process.
+Attributes are plain JSON and read with `json`; arrays are read by `vol3d.arrays`, opened on first use in each process.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from vol3d.arrays import Stored, open_array
 from vol3d.errors import CacheError, ManifestError
 from vol3d.geometry import Grid
 from vol3d.types import Array, Zyx
@@ -96,7 +98,7 @@ class Entry:
                 f"expected {', '.join(_REQUIRED)} in {self.path / 'zarr.json'}, found no {missing[0]}; remove the "
                 f"entry and preprocess it again"
             )
-        self._stores: dict[tuple[int, str], Any] = {}
+        self._stores: dict[tuple[int, str], Stored] = {}
 
     def __getattr__(self, name: str) -> Any:
         """Fields of the record that need no conversion: study_id, absent, findings, labels, report, meta, split..."""
@@ -160,7 +162,7 @@ class Entry:
     def foreground(self, name: str) -> Array:
         """int32 [N, 3], voxel indices of a mask: all of them, or an even sample of 4096."""
         first, last = self.mask(name).foreground
-        return self._fetch("index/foreground", (slice(first, last),))
+        return self._fetch("index/foreground", (first, 0), (last, 3))
 
     def pet_native(self) -> Volume:
         """SUVbw, float32, on the PET's own grid."""
@@ -176,8 +178,8 @@ class Entry:
         store = self._open(key)
         inner = [(max(a, 0), min(b, n)) for a, b, n in zip(start, stop, store.shape, strict=True)]
         if any(a >= b for a, b in inner):
-            return np.full([b - a for a, b in zip(start, stop, strict=True)], fill, store.dtype.numpy_dtype)
-        array = self._fetch(key, tuple(slice(a, b) for a, b in inner))
+            return np.full([b - a for a, b in zip(start, stop, strict=True)], fill, store.dtype)
+        array = self._fetch(key, [a for a, _ in inner], [b for _, b in inner])
         if all(i == (a, b) for i, a, b in zip(inner, start, stop, strict=True)):
             return array
         offset = [a for a, _ in inner]
@@ -186,53 +188,38 @@ class Entry:
         return crop_or_fill(array, (low[0], low[1], low[2]), (high[0], high[1], high[2]), fill)
 
     def _whole(self, key: str) -> Array:
-        return self._fetch(key, (Ellipsis,))
+        shape = self._open(key).shape
+        return self._fetch(key, [0] * len(shape), shape)
 
-    def _fetch(self, key: str, where: tuple[Any, ...]) -> Array:
+    def _fetch(self, key: str, start: Sequence[int], stop: Sequence[int]) -> Array:
         store = self._open(key)
         try:
-            return np.asarray(store[where].read().result())
-        except ValueError as error:  # tensorstore's word for a failed checksum or a short file
+            return store.read(start, stop)
+        except ValueError as error:
             raise CacheError(
                 f"{self.study_id}: {key} is damaged; remove {self.path} and preprocess it again"
             ) from error
+        except OSError as error:
+            raise CacheError(f"{self.study_id}: {key} in {self.path} cannot be read: {error}") from error
 
-    def _open(self, key: str) -> Any:
+    def _open(self, key: str) -> Stored:
         handle = (os.getpid(), key)  # tensorstore's threads do not survive a fork
         if handle not in self._stores:
-            import tensorstore
-
-            spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(self.path / key)}}
             try:
-                self._stores[handle] = tensorstore.open(
-                    spec, read=True, open=True, context=_context(os.getpid()), recheck_cached=False
-                ).result()
-            except ValueError as error:
+                self._stores[handle] = open_array(self.path / key, keep=key in ("ct/0", "pet/0"))
+            except (ValueError, OSError) as error:
                 raise CacheError(f"{self.study_id}: expected an array {key!r} in {self.path}, found none") from error
-            self._require_data(key, self._stores[handle])
+            self._require_data(key, self._stores[handle].shape)
         return self._stores[handle]
 
-    def _require_data(self, key: str, store: Any) -> None:
+    def _require_data(self, key: str, shape: tuple[int, ...]) -> None:
         """Zarr reads a file that is gone as zeros: water for a CT. Only masks on the native PET may hold nothing."""
-        first = self.path / key / "/".join(["c", *["0"] * store.rank])
-        if 0 not in store.shape and not key.startswith("pet_native/labels/") and not first.is_file():
+        first = self.path / key / "/".join(["c", *["0"] * len(shape)])
+        if 0 not in shape and not key.startswith("pet_native/labels/") and not first.is_file():
             raise CacheError(
                 f"{self.study_id}: {key} is damaged, its data ({first.relative_to(self.path)}) is gone; remove "
                 f"{self.path} and preprocess it again"
             )
-
-
-_CONTEXTS: dict[int, Any] = {}
-
-
-def _context(pid: int) -> Any:
-    """One small chunk cache and one copying thread a process: workers are the parallelism."""
-    if pid not in _CONTEXTS:
-        import tensorstore
-
-        limits = {"data_copy_concurrency": {"limit": 1}, "cache_pool": {"total_bytes_limit": 32_000_000}}
-        _CONTEXTS[pid] = tensorstore.Context(limits)
-    return _CONTEXTS[pid]
 
 
 def level_grid(grid: Grid, level: int) -> Grid:
