@@ -39,11 +39,20 @@ ORGAN_WORDS: dict[str, tuple[Words, Words]] = {
     "kidneys": (
         ("kidneys", "both kidneys", "the kidneys", "left and right kidney"), ("the two kidneys", "both of the kidneys"),
     ),
-    "body": (("body", "the body", "patient's body", "body outline"), ("the whole body", "outline of the patient")),
+    "body": (
+        ("body", "the body", "patient's body", "body outline", "contour of the body", "whole patient",
+         "silhouette of the patient"),
+        ("the whole body", "outline of the patient"),
+    ),
     "heart": (("heart", "the heart", "cardiac silhouette", "heart with chambers"), ("whole heart", "the entire heart")),
-    "aorta": (("aorta", "the aorta", "thoracic and abdominal aorta"), ("aortic vessel", "the entire aorta")),
+    "aorta": (("aorta", "the aorta", "thoracic and abdominal aorta", "aortic trunk"),
+              ("aortic vessel", "the entire aorta")),
     "liver": (("liver", "the liver", "hepatic parenchyma", "whole liver"), ("liver parenchyma", "the entire liver")),
-    "gallbladder": (("gallbladder", "the gallbladder", "gall bladder"), ("biliary bladder", "whole gallbladder")),
+    "gallbladder": (
+        ("gallbladder", "the gallbladder", "gall bladder", "gallbladder filled with bile", "biliary vesicle",
+         "bile-filled sac"),
+        ("biliary bladder", "whole gallbladder"),
+    ),
     "spleen": (("spleen", "the spleen", "splenic parenchyma", "whole spleen"), ("spleen parenchyma", "entire spleen")),
     "stomach": (("stomach", "the stomach", "stomach with its contents"), ("whole stomach", "the entire stomach")),
     "bladder": (
@@ -64,14 +73,15 @@ class PlaceWords:
     after: Words
     unseen_adjectives: Words
     unseen_after: Words
-    nouns: Words = ("lesion", "focal lesion")
+    nouns: Words = ("lesion", "focal lesion", "anomaly", "finding")
 
 
 def _sided(s: str) -> dict[str, PlaceWords]:
     return {
         f"{s} lung": PlaceWords(
             (f"{s} lung",), (f"{s} lung", f"{s} pulmonary"), (f"in the {s} lung", f"of the {s} lung"),
-            (f"{s}-sided lung", f"{s}-sided pulmonary"), (f"within the {s} lung",), ("lesion", "nodule")),
+            (f"{s}-sided lung", f"{s}-sided pulmonary"), (f"within the {s} lung",),
+            ("lesion", "nodule", "anomaly", "finding")),
         f"{s} kidney": PlaceWords(
             (f"{s} kidney",), (f"{s} kidney", f"{s} renal"), (f"in the {s} kidney", f"of the {s} kidney"),
             (f"{s}-sided renal", f"{s}-sided kidney"), (f"within the {s} kidney",)),
@@ -87,7 +97,7 @@ PLACE_WORDS: dict[str, PlaceWords] = {
     **_sided("right"),
     "lungs": PlaceWords(
         ("left lung", "right lung"), ("lung", "pulmonary"), ("in the lungs", "in either lung"),
-        ("intrapulmonary",), ("within the lungs",), ("lesion", "nodule")),
+        ("intrapulmonary",), ("within the lungs",), ("lesion", "nodule", "anomaly", "finding")),
     "kidneys": PlaceWords(
         ("left kidney", "right kidney"), ("renal",), ("in the kidneys", "in either kidney"),
         ("intrarenal",), ("within the kidneys",)),
@@ -101,7 +111,7 @@ PLACE_WORDS: dict[str, PlaceWords] = {
         ("intrasplenic",), ("within the spleen",)),
     "mediastinum": PlaceWords(
         ("mediastinum",), ("mediastinal",), ("in the mediastinum", "of the mediastinum"),
-        ("mediastinal nodal",), ("within the mediastinum",), ("lesion", "lymph node")),
+        ("mediastinal nodal",), ("within the mediastinum",), ("lesion", "lymph node", "anomaly", "finding")),
     "spine": PlaceWords(
         ("spine",), ("spinal", "vertebral", "bone"), ("in the spine", "of the spine"),
         ("osseous",), ("within the spine", "in a vertebral body")),
@@ -129,8 +139,8 @@ _SYNONYMS: dict[str | None, tuple[Words, Words]] = {  # sizes and densities: see
     "small": (("small",), ("small-sized",)),
     "medium": (("medium-sized",), ("moderate-sized",)),
     "large": (("large",), ("large-sized",)),
-    "hypodense": (("hypodense", "low-attenuation"), ("hypoattenuating",)),
-    "hyperdense": (("hyperdense", "high-attenuation"), ("hyperattenuating",)),
+    "hypodense": (("hypodense", "low-attenuation", "low-density"), ("hypoattenuating",)),
+    "hyperdense": (("hyperdense", "high-attenuation", "high-density"), ("hyperattenuating",)),
     "isodense": (("isodense",), ("isoattenuating",)),
     "calcified": (("calcified",), ("densely calcified",)),
     "solid": (("solid",), ("soft-tissue density",)),
@@ -140,7 +150,7 @@ _SYNONYMS: dict[str | None, tuple[Words, Words]] = {  # sizes and densities: see
 }
 
 _PLURAL = {"lesion": "lesions", "focal lesion": "focal lesions", "nodule": "nodules", "lymph node": "lymph nodes",
-           "abnormality": "abnormalities"}  # fmt: skip
+           "anomaly": "anomalies", "finding": "findings", "abnormality": "abnormalities"}  # fmt: skip
 
 
 @dataclass(frozen=True)

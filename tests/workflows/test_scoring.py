@@ -9,7 +9,7 @@ from vol3d.checkpoint import Calibration
 from vol3d.errors import ConfigError
 from vol3d.geometry import Grid
 from vol3d.volume import Volume
-from vol3d.workflows.calibrate import calibrate
+from vol3d.workflows.calibrate import calibrate, presence_threshold
 from vol3d.workflows.evaluate import summarise
 from vol3d.workflows.scoring import Said, ask_study, probes_of, score_probe, study_answers, truth_of
 
@@ -155,6 +155,33 @@ def test_calibration_is_fitted_on_what_it_is_shown(entry):
     assert calibration.probability(-2.0) >= calibration.presence_threshold > calibration.probability(-6.0)
     assert learnt.findings is None  # no labels
     assert calibrate(ask, []).calibration == Calibration()
+
+
+def kinds_and_probabilities(**probabilities):
+    kinds = np.array([kind for kind, values in probabilities.items() for _ in values])
+    return kinds, np.concatenate([np.asarray(values, float) for values in probabilities.values()])
+
+
+def test_the_presence_threshold_is_that_of_findings_where_there_are_enough():
+    """With the 100 sure organs Youden's point lies at 0.75, where half of the findings are lost."""
+    organ, finding, absent = np.full(100, 0.99), [0.5] * 10 + [0.8] * 10, [0.1] * 72 + [0.6] * 3 + [0.7] * 25
+    few = kinds_and_probabilities(organ=organ, lesion=finding[8:12], absent=absent)
+    assert presence_threshold(*few) == pytest.approx(0.75)
+    by_findings = kinds_and_probabilities(organ=organ, lesion=finding, absent=[0.1] * 97 + [0.6] * 3)
+    assert presence_threshold(*by_findings) == pytest.approx(0.3)
+
+
+def test_the_presence_threshold_keeps_absences_empty_unless_most_findings_were_lost():
+    """Youden's point is 0.2 (sensitivity 1, specificity 0.9); 0.55 has specificity 0.96 or more."""
+    absent = [0.1] * 90 + [0.5] * 6 + [0.58] * 4
+    kept = kinds_and_probabilities(lesion=[0.3] * 2 + [0.6] * 10, absent=absent)
+    assert presence_threshold(*kept) == pytest.approx(0.54)
+    lost = kinds_and_probabilities(lesion=[0.3] * 10 + [0.6] * 2, absent=absent)
+    assert presence_threshold(*lost) == pytest.approx(0.2)
+
+
+def test_without_absences_nothing_can_be_chosen():
+    assert presence_threshold(*kinds_and_probabilities(lesion=[0.9] * 12)) == 0.5
 
 
 def test_nothing_is_chosen_on_test_studies(entry):

@@ -9,13 +9,21 @@ import numpy as np
 
 from vol3d.cache import Entry
 from vol3d.checkpoint import Calibration, Findings
-from vol3d.metrics.findings import choose_threshold, fit_platt
+from vol3d.metrics.findings import fit_platt
+from vol3d.metrics.operating import choose_operating_point
 from vol3d.metrics.segmentation import dice
+from vol3d.types import Array
 from vol3d.workflows.finding_scores import fit_findings, labelled, labels_of, needed_to_fit, refuse_test
 from vol3d.workflows.scoring import Answer, Ask, study_answers, truth_of
 
 MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 ABSENT_PER_STUDY = 24
+
+LEAST_FINDINGS = 10
+"""With fewer findings among the phrases the organs decide about the presence threshold too."""
+
+LEAST_SPECIFICITY = 0.96
+"""Share of absent phrases that are to be answered empty, unless half of the findings would be lost by it."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,12 @@ class _Phrases:
     """Collects what the thresholds of single phrases are fitted on."""
 
     def __init__(self) -> None:
-        self.truths: list[bool] = []
+        self.kinds: list[str] = []
         self.logits: list[float] = []
         self.dice_at: dict[float, list[float]] = {t: [] for t in MASK_THRESHOLDS}
 
     def add(self, answer: Answer) -> None:
-        self.truths.append(answer.probe.mask is not None)
+        self.kinds.append(answer.probe.kind)
         self.logits.append(answer.logit)
         if answer.probe.mask is not None:
             truth = truth_of(answer.probe, answer.entry)
@@ -73,7 +81,8 @@ class _Phrases:
     def fit(self) -> tuple[Calibration, dict[str, float]]:
         if not self.logits:
             return Calibration(), {"probes": 0}
-        truth, logit = np.array(self.truths), np.array(self.logits)
+        kinds, logit = np.array(self.kinds), np.array(self.logits)
+        truth = kinds != "absent"
         scale, bias = fit_platt(truth, logit)
         fitted = Calibration(scale=scale, bias=bias)
         probabilities = np.array([fitted.probability(x) for x in self.logits])
@@ -81,8 +90,29 @@ class _Phrases:
         calibration = Calibration(
             scale=scale,
             bias=bias,
-            presence_threshold=choose_threshold(truth, probabilities),
+            presence_threshold=presence_threshold(kinds, probabilities),
             mask_threshold=max(means, key=lambda t: (round(means[t], 4), -abs(t - 0.5))) if means else 0.5,
         )
-        chosen_by = {"probes": len(self.logits), "present": int(sum(self.truths))}
+        chosen_by = {"probes": len(self.logits), "present": int(truth.sum())}
         return calibration, {**chosen_by, **{f"dice_at_{t}": value for t, value in means.items()}}
+
+
+def presence_threshold(kind_N: Array, probability_N: Array) -> float:
+    """From which probability on a phrase is called present: Youden's point of findings against absences.
+
+    Organs are nearly always there and sure; counted with the findings they would let a third of these go for a few
+    absences. Where Youden's point answers too many absences, the threshold is raised to `LEAST_SPECIFICITY`.
+
+    Args:
+        kind_N: ``lesion``, ``organ`` or ``absent``.
+        probability_N: calibrated.
+    """
+    absent_N, finding_N = kind_N == "absent", kind_N == "lesion"
+    hard_N = finding_N if finding_N.sum() >= LEAST_FINDINGS else ~absent_N
+    counted_N = absent_N | hard_N
+    truth, score = hard_N[counted_N], probability_N[counted_N]
+    chosen = choose_operating_point(truth, score)
+    surer = choose_operating_point(truth, score, "specificity", LEAST_SPECIFICITY)
+    enough = (chosen.specificity or 0.0) >= LEAST_SPECIFICITY
+    costly = (surer.sensitivity or 0.0) < (chosen.sensitivity or 0.0) / 2
+    return chosen.threshold if enough or costly else surer.threshold
