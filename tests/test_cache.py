@@ -8,7 +8,7 @@ import pytest
 import zarr
 
 from vol3d.cache import Cache, Entry, MaskRecord, check_study_id, entry_path, level_grid
-from vol3d.cache_write import EntryData, abandoned, create_cache, shortened, write_entry
+from vol3d.cache_write import EntryData, abandoned, create_cache, half, write_entry
 from vol3d.errors import CacheError, FingerprintError, ManifestError
 from vol3d.geometry import Grid
 from vol3d.volume import Volume
@@ -55,7 +55,7 @@ def test_arrays_come_back_as_written(root):
     whole = (0, 0, 0), GRID.shape
     np.testing.assert_array_equal(entry.read("ct", *whole), data.images["ct"].array_ZYX)
     assert entry.read("ct", *whole).dtype == np.int16
-    np.testing.assert_allclose(entry.read("pet", *whole), data.images["pet"].array_ZYX, rtol=2.0**-13)
+    np.testing.assert_allclose(entry.read("pet", *whole), data.images["pet"].array_ZYX, rtol=2.0**-11)
     for record, mask in data.masks:
         np.testing.assert_array_equal(entry.read_mask(record.name, *whole), mask)
     np.testing.assert_array_equal(entry.pet_native().array_ZYX, data.pet_native.array_ZYX)
@@ -94,15 +94,27 @@ def test_foreground_lists_members(root):
     assert entry.read_mask("liver", (0, 0, 0), GRID.shape)[tuple(liver.T)].all()
 
 
-def test_suv_on_the_common_grid_keeps_twelve_bits():
-    suv = np.array([0.0, 1.0, 1 + 2.0**-12, 1 + 2.0**-13, 1 + 3 * 2.0**-13, 7.910674, 1e-30, 300.0], np.float32)
-    found = shortened(suv)
-    np.testing.assert_allclose(found, suv, rtol=2.0**-13)
-    assert found[:5].tolist() == [0.0, 1.0, 1 + 2.0**-12, 1.0, 1 + 2 * 2.0**-12]  # ties to even
-    np.testing.assert_array_equal(shortened(found), found)
-    rng = np.random.default_rng(0)
-    many = rng.random(1000, dtype=np.float32) * 20
-    assert abs(float(np.mean(shortened(many) / many)) - 1) < 1e-5  # no drift up or down
+def test_suv_on_the_common_grid_is_float16(root):
+    suv = np.array([0.0, 1.0, 1 + 2.0**-10, 1 + 2.0**-11, 1 + 3 * 2.0**-11, 7.910674, -3.3, 6e4], np.float32)
+    found = half(suv)
+    np.testing.assert_allclose(found.astype(np.float32), suv, rtol=2.0**-11)
+    assert found[:5].tolist() == [0.0, 1.0, 1 + 2.0**-10, 1.0, 1 + 2 * 2.0**-10]  # ties to even
+    tiny = np.linspace(-6e-5, 6e-5, 1001, dtype=np.float32)
+    np.testing.assert_allclose(half(tiny).astype(np.float32), tiny, rtol=0, atol=2.0**-25)
+    many = np.random.default_rng(0).random(1000, dtype=np.float32) * 20
+    assert abs(float(np.mean(half(many).astype(np.float32) / many)) - 1) < 1e-5  # no drift up or down
+    entry = Entry(write_entry(root, study()))
+    assert entry.stored == {"ct": "int16", "pet": "float16"}
+    assert entry.read("pet", (0, 0, 0), (2, 2, 2)).dtype == entry.read_level("pet", 1).array_ZYX.dtype == np.float32
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, 65505.0])
+def test_suv_that_no_float16_holds_stays_float32(root, odd):
+    data = study()
+    data.images["pet"].array_ZYX[3, 4, 5] = odd
+    entry = Entry(write_entry(root, data))
+    assert entry.stored["pet"] == "float32"
+    np.testing.assert_array_equal(entry.read("pet", (0, 0, 0), GRID.shape), data.images["pet"].array_ZYX)
 
 
 def test_pyramid_keeps_the_world(root):
@@ -111,7 +123,7 @@ def test_pyramid_keeps_the_world(root):
     entry = Cache(root).entry("s1")
     level = entry.read_level("pet", 1)
     first = entry.read("pet", (0, 0, 0), (2, 2, 2)).mean()
-    assert level.array_ZYX[0, 0, 0] == pytest.approx(first, rel=2.0**-12)
+    assert level.array_ZYX[0, 0, 0] == pytest.approx(first, rel=2.0**-10)
     assert level.grid.origin_mm == pytest.approx((-39.0, -29.0, 101.5))
     assert level_grid(GRID, 2).spacing_mm == pytest.approx((12.0, 8.0, 8.0))
     ome = zarr.open_group(entry.path / "pet", mode="r").attrs["ome"]
@@ -124,7 +136,7 @@ def test_pyramid_keeps_the_world(root):
 def test_zarr_python_reads_the_same(root):
     data = study()
     path = write_entry(root, data)
-    np.testing.assert_array_equal(zarr.open_group(path, mode="r")["pet/0"][:], shortened(data.images["pet"].array_ZYX))
+    np.testing.assert_array_equal(zarr.open_group(path, mode="r")["pet/0"][:], half(data.images["pet"].array_ZYX))
     assert zarr.open_group(path, mode="r")["ct/labels"].attrs["ome"]["labels"] == ["lesion", "liver"]
 
 
@@ -141,7 +153,7 @@ def test_rewriting_replaces_whole_entries(root):
     newer = study(seed=1)
     write_entry(root, newer)
     entry = Cache(root).entry("s1")
-    np.testing.assert_array_equal(entry.read("pet", (0, 0, 0), GRID.shape), shortened(newer.images["pet"].array_ZYX))
+    np.testing.assert_array_equal(entry.read("pet", (0, 0, 0), GRID.shape), half(newer.images["pet"].array_ZYX))
     assert [p.name for p in (root / "studies").iterdir()] == ["s1.zarr"]
 
 

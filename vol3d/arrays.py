@@ -42,6 +42,7 @@ class Stored(Protocol):
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    """What is read: float32 where float16 lies there, which holds no number to reckon with."""
 
     def read(self, start: Sequence[int], stop: Sequence[int]) -> Array:
         """Elements start <= index < stop, which lie inside the array.
@@ -109,21 +110,23 @@ class Shard:
     def __init__(
         self, file: Path, shape: tuple[int, ...], dtype: np.dtype[Any], chunk: tuple[int, ...], keep: bool
     ) -> None:
-        self.file, self.shape, self.dtype, self.chunk, self.keep = file, shape, dtype, chunk, keep
+        self.file, self.shape, self.chunk, self.keep = file, shape, chunk, keep
+        self.dtype, self._stored = _read_as(dtype), dtype
         self._kept: memoryview | None = None
         self._places: Array | None = None
 
     def read(self, start: Sequence[int], stop: Sequence[int]) -> Array:
         """See `Stored`; zeros where nothing was written."""
-        out = np.empty([b - a for a, b in zip(start, stop, strict=True)], self.dtype)
+        half = self._stored == np.float16
+        out = np.empty([b - a for a, b in zip(start, stop, strict=True)], np.int32 if half else self.dtype)
         content = self._content()
         if content is None:
             out[...] = 0
-            return out
+            return out.view(self.dtype)
         axes = [list(_parts(a, b, c)) for a, b, c in zip(start, stop, self.chunk, strict=True)]
         reached = tuple(slice(parts[0][0], parts[-1][0] + 1) for parts in axes)
         places = self._places_in(content)[reached].reshape(-1, 2).tolist()
-        chunk = np.empty(self.chunk, self.dtype)
+        chunk = np.empty(self.chunk, np.int16 if half else self.dtype)
         decode = _decoder(content, chunk)
         for (place, size), ((_, z, to_z), (_, y, to_y), (_, x, to_x)) in zip(places, product(*axes), strict=True):
             if place == _NOTHING:
@@ -132,7 +135,7 @@ class Shard:
                 out[to_z, to_y, to_x] = chunk[z, y, x]
             else:
                 raise ValueError(f"a chunk of {self.file} is damaged")
-        return out
+        return _widened(out) if half else out
 
     def _content(self) -> memoryview | None:
         """All bytes of the file."""
@@ -158,8 +161,24 @@ class Shard:
         return self._places
 
 
+def _read_as(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+def _widened(bits: Array) -> Array:
+    """float32 of finite float16 whose bits lie in int32, in place: 3 to 4 times as fast as NumPy's own conversion."""
+    bits <<= 13
+    bits &= np.int32(-0x70002000)  # the sign, and none of its copies
+    values = bits.view(np.float32)
+    values *= np.float32(2.0**112)  # the exponents of the two are 112 apart
+    return values
+
+
 def _decoder(content: memoryview, chunk: Array) -> Callable[[int, int], bool]:
-    """Decodes the Blosc buffer of a place and length into `chunk`; False: it does not hold a chunk."""
+    """Decodes the Blosc buffer of a place and length into `chunk`; False: it does not hold a chunk.
+
+    Always all of it: asked for a part as long as a block that begins inside one, C-Blosc2 3.3 gives another.
+    """
     library = _blosc2()
     if library is None:
         import numcodecs.blosc
@@ -212,11 +231,11 @@ class Other:
 
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
         self._array = tensorstore.open(spec, read=True, open=True, context=_context(), recheck_cached=False).result()
-        self.shape, self.dtype = tuple(self._array.shape), self._array.dtype.numpy_dtype
+        self.shape, self.dtype = tuple(self._array.shape), _read_as(self._array.dtype.numpy_dtype)
 
     def read(self, start: Sequence[int], stop: Sequence[int]) -> Array:
         """See `Stored`."""
-        return np.asarray(self._array[tuple(map(slice, start, stop))].read().result())
+        return np.asarray(self._array[tuple(map(slice, start, stop))].read().result(), self.dtype)
 
 
 _CONTEXTS: dict[int, Any] = {}

@@ -39,7 +39,7 @@ def test_place_size_density_and_uptake_of_a_box(entry):
     assert f["diameter"] == pytest.approx(np.hypot(24, 20) / 50, rel=0.12)  # ends lie on face centres
     assert (f["hu_mean"], f["hu_low"], f["hu_high"]) == pytest.approx((0.3, 0.3, 0.3))
     assert f["hu_contrast"] == pytest.approx(1.6)
-    # SUV on the common grid keeps 12 bits
+    # SUV on the common grid is float16
     assert f["suv_max"] == pytest.approx(np.log1p(5.0), abs=1.3e-4)
     assert f["suv_contrast"] == pytest.approx(np.log(5.2 / 1.0), abs=2.6e-4)
     assert (f["present"], f["absent"], f["logit"], f["parts"]) == (1, 0, 1.5, 0.25)
