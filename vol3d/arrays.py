@@ -197,7 +197,7 @@ def _decoder(content: memoryview, chunk: Array) -> Callable[[int, int], bool]:
 def _blosc2() -> Any:
     """C-Blosc2, as the package brings it, or None.
 
-    It reads the format of Zarr's Blosc, too, and on a thread of its own. numcodecs, the usual way, is built without the
+    It reads the format of Zarr's Blosc, too, on the thread that calls. numcodecs, the usual way, is built without the
     wide instructions of newer processors: a patch takes 1.3 times as long.
     """
     found = importlib.util.find_spec("blosc2")
