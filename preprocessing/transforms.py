@@ -41,7 +41,7 @@ class PreprocessConfig:
     levels: int
     """Levels of the image pyramid, each half the resolution of the one before."""
     chunk: int
-    """Edge of a cubic chunk in voxels. A patch is read with whole chunks around it: 32 reads fastest (docs/results.md)."""
+    """Edge of a cubic chunk in voxels. A patch is read with whole chunks around it: 32 reads fastest."""
 
     def __post_init__(self) -> None:
         if min(self.spacing_mm) <= 0:
