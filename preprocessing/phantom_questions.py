@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from preprocessing.phantom_lesions import PLACES, TWIN, Traits
-from preprocessing.phantom_text import ORGAN_WORDS, PLACE_WORDS, Query, all_queries, wordings
+from preprocessing.phantom_text import FURTHER_NOUNS, ORGAN_WORDS, PLACE_WORDS, Query, all_queries, wordings
 from vol3d.text.questions import NONE, NOT_IN_VIEW, QuestionKind, normalise
 
 Wording = Literal["seen", "unseen"]
@@ -273,7 +273,8 @@ def _anywhere(traits: Sequence[Traits]) -> list[Query]:
 
 def _phrase(query: Query, plural: bool = False) -> Callable[[int, np.random.Generator], str]:
     def words(unseen: int, rng: np.random.Generator) -> str:
-        phrase = str(rng.choice([p for p in wordings(query, 1)[unseen] if "anywhere" not in p.split()]))
+        vague = {"anywhere", *FURTHER_NOUNS}
+        phrase = str(rng.choice([p for p in wordings(query, 1)[unseen] if not vague & {*p.split()}]))
         return _NOUN.sub(lambda m: _PLURAL[m.group()], phrase, count=1) if plural else phrase
 
     return words

@@ -73,15 +73,14 @@ class PlaceWords:
     after: Words
     unseen_adjectives: Words
     unseen_after: Words
-    nouns: Words = ("lesion", "focal lesion", "anomaly", "finding")
+    nouns: Words = ("lesion", "focal lesion")
 
 
 def _sided(s: str) -> dict[str, PlaceWords]:
     return {
         f"{s} lung": PlaceWords(
             (f"{s} lung",), (f"{s} lung", f"{s} pulmonary"), (f"in the {s} lung", f"of the {s} lung"),
-            (f"{s}-sided lung", f"{s}-sided pulmonary"), (f"within the {s} lung",),
-            ("lesion", "nodule", "anomaly", "finding")),
+            (f"{s}-sided lung", f"{s}-sided pulmonary"), (f"within the {s} lung",), ("lesion", "nodule")),
         f"{s} kidney": PlaceWords(
             (f"{s} kidney",), (f"{s} kidney", f"{s} renal"), (f"in the {s} kidney", f"of the {s} kidney"),
             (f"{s}-sided renal", f"{s}-sided kidney"), (f"within the {s} kidney",)),
@@ -97,7 +96,7 @@ PLACE_WORDS: dict[str, PlaceWords] = {
     **_sided("right"),
     "lungs": PlaceWords(
         ("left lung", "right lung"), ("lung", "pulmonary"), ("in the lungs", "in either lung"),
-        ("intrapulmonary",), ("within the lungs",), ("lesion", "nodule", "anomaly", "finding")),
+        ("intrapulmonary",), ("within the lungs",), ("lesion", "nodule")),
     "kidneys": PlaceWords(
         ("left kidney", "right kidney"), ("renal",), ("in the kidneys", "in either kidney"),
         ("intrarenal",), ("within the kidneys",)),
@@ -111,12 +110,15 @@ PLACE_WORDS: dict[str, PlaceWords] = {
         ("intrasplenic",), ("within the spleen",)),
     "mediastinum": PlaceWords(
         ("mediastinum",), ("mediastinal",), ("in the mediastinum", "of the mediastinum"),
-        ("mediastinal nodal",), ("within the mediastinum",), ("lesion", "lymph node", "anomaly", "finding")),
+        ("mediastinal nodal",), ("within the mediastinum",), ("lesion", "lymph node")),
     "spine": PlaceWords(
         ("spine",), ("spinal", "vertebral", "bone"), ("in the spine", "of the spine"),
         ("osseous",), ("within the spine", "in a vertebral body")),
     "anywhere": PlaceWords(tuple(PLACES), ("",), ("", "anywhere"), (), ("in the field of view", "in this scan")),
 }  # fmt: skip
+
+FURTHER_NOUNS = ("anomaly", "finding")
+"""In phrases alone: a report or a question that says no more than this is of no particular finding."""
 
 _UPTAKE: dict[str | None, tuple[Words, Words, Words, Words]] = {  # before, after, unseen before, unseen after
     None: (("",), ("",), (), ()),
@@ -139,8 +141,8 @@ _SYNONYMS: dict[str | None, tuple[Words, Words]] = {  # sizes and densities: see
     "small": (("small",), ("small-sized",)),
     "medium": (("medium-sized",), ("moderate-sized",)),
     "large": (("large",), ("large-sized",)),
-    "hypodense": (("hypodense", "low-attenuation", "low-density"), ("hypoattenuating",)),
-    "hyperdense": (("hyperdense", "high-attenuation", "high-density"), ("hyperattenuating",)),
+    "hypodense": (("hypodense", "low-attenuation"), ("hypoattenuating",)),
+    "hyperdense": (("hyperdense", "high-attenuation"), ("hyperattenuating",)),
     "isodense": (("isodense",), ("isoattenuating",)),
     "calcified": (("calcified",), ("densely calcified",)),
     "solid": (("solid",), ("soft-tissue density",)),
@@ -202,7 +204,8 @@ def wordings(query: Query, number: int, limit: int = 10) -> tuple[Words, Words]:
     traits = [w for key in (query.size, query.density) for w in _SYNONYMS[key][0]]
     traits = [w for w in traits if w] or [""]
     new_traits = [w for key in (query.size, query.density) for w in _SYNONYMS[key][1]]
-    seen = _compose(query, number, place.nouns, traits, (before, after), place.adjectives, place.after)
+    nouns = place.nouns if query.place == "anywhere" else (*place.nouns, *FURTHER_NOUNS)
+    seen = _compose(query, number, nouns, traits, (before, after), place.adjectives, place.after)
     every = _compose(
         query, number, (*place.nouns, "abnormality"), [*traits, *new_traits],
         ((*before, *new_before), (*after, *new_after)),

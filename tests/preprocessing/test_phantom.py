@@ -177,16 +177,8 @@ def speaks_of(phrase: str, finding: dict) -> bool:
     sizes = {"small": "small", "medium": "medium|moderate", "large": r"\blarge"}
     if any(re.search(words, text) and finding["size"] != size for size, words in sizes.items()):
         return False
-    text = (
-        text.replace("hypoattenuating", "hypodense")
-        .replace("low-attenuation", "hypodense")
-        .replace("low-density", "hypodense")
-    )
-    text = (
-        text.replace("hyperattenuating", "hyperdense")
-        .replace("high-attenuation", "hyperdense")
-        .replace("high-density", "hyperdense")
-    )
+    text = text.replace("hypoattenuating", "hypodense").replace("low-attenuation", "hypodense")
+    text = text.replace("hyperattenuating", "hyperdense").replace("high-attenuation", "hyperdense")
     text = text.replace("isoattenuating", "isodense")
     kinds = ("hypodense", "hyperdense", "isodense", "calcified", "solid", "ground-glass", "lytic", "sclerotic")
     return not any(kind in text and finding["density"] != kind for kind in kinds)

@@ -70,7 +70,7 @@ def test_missing_pieces_are_named(tmp_path, make):
     (tmp_path / "train_fixed" / "train_2_a_1.nii.gz").unlink()
     rows = {row["study_id"]: row for row in rexgroundingct.rows(tmp_path)}
     assert "train_2_a_1.nii.gz" in rows["train_2_a_1"]["refused"]
-    (tmp_path / "dataset.json").write_text("[]")
+    (tmp_path / "dataset.json").write_text("{}")
     with pytest.raises(ManifestError, match="train, val and test"):
         rexgroundingct.rows(tmp_path)
 
