@@ -126,7 +126,8 @@ def test_an_entry_behind_the_back_of_the_index_is_refused(root):
 
 def test_an_entry_written_while_the_index_is_sets_it_aside(root):
     def record(study_id):
-        write_entry(root, study("late"))
+        if study_id == "a":  # entries are read by several threads
+            write_entry(root, study("late"))
         return Cache(root).entry(study_id).attributes
 
     study_table.rewrite(root, record)
