@@ -85,32 +85,24 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
             weight_decay=config.weight_decay,
             nesterov=True,
         )
-    if config.name == "muon":
-        tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-        return _muon(parameters, config, tables)
+    matrices = _matrices(model, parameters) if config.name == "muon" else []
+    own = {id(p) for p in matrices}
+    rest = [p for p in parameters if id(p) not in own]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": config.weight_decay, "momentum": config.momentum, "orthogonal": True},
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [g for g in groups if g["params"]]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps)
+    kind = Muon if config.name == "muon" else torch.optim.AdamW
+    return kind(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps)
 
 
-def _muon(parameters: list[nn.Parameter], config: OptimConfig, tables: set[int]) -> torch.optim.Optimizer:
-    """`tables`: ids of embeddings, whose rows have nothing to do with each other."""
-
-    def is_matrix(p: nn.Parameter) -> bool:
-        return p.ndim in (2, 5) and min(p.shape[0], p[0].numel()) >= _MUON_SMALLEST and id(p) not in tables
-
-    groups = [
-        {
-            "params": [p for p in parameters if is_matrix(p)],
-            "weight_decay": config.weight_decay,
-            "momentum": config.momentum,
-            "orthogonal": True,
-        },
-        {"params": [p for p in parameters if p.ndim > 1 and not is_matrix(p)], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+def _matrices(model: nn.Module, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    """What Muon moves. Embeddings are none: their rows have nothing to do with each other."""
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    return [
+        p
+        for p in parameters
+        if p.ndim in (2, 5) and min(p.shape[0], p[0].numel()) >= _MUON_SMALLEST and id(p) not in tables
     ]
-    groups = [g for g in groups if g["params"]]
-    return Muon(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps)
