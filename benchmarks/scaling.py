@@ -34,7 +34,7 @@ from vol3d.config import digest, load_yaml, to_tree
 from vol3d.data.dataset import PatchDataset
 from vol3d.geometry import Grid
 from vol3d.model.vlm import VisionLanguageModel, resolve_model
-from vol3d.train.plan import _image_inputs
+from vol3d.train.plan import image_inputs
 from vol3d.train.run_config import RunConfig
 from vol3d.volume import Volume
 from vol3d.workflows.prepare import load_recipe
@@ -241,7 +241,7 @@ def forward_tflop(config: RunConfig, recipe: PreprocessConfig) -> float:
     )
     with torch.device("meta"):
         model = VisionLanguageModel(replace(resolved, activation_checkpointing=False))
-        given = {n: torch.empty(shape, dtype=kind) for n, (shape, kind) in _image_inputs(config, resolved, 1).items()}
+        given = {n: torch.empty(shape, dtype=kind) for n, (shape, kind) in image_inputs(config, resolved, 1).items()}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.ground(model.encode_image(given["image"]), given["tokens"], given["token_mask"])
     return counter.get_total_flops() / 1e12

@@ -1,6 +1,7 @@
 """The loop with the real model on a synthetic cache: curves, resume, refusals, what is written."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import logging
@@ -14,10 +15,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from vol3d.checkpoint import load_checkpoint
-from vol3d.config import from_tree
+from vol3d.config import load_yaml
 from vol3d.errors import CheckpointError, ConfigError, FingerprintError, NonFiniteError
 from vol3d.train.loop import train
 from vol3d.train.run_config import RunConfig
@@ -85,7 +85,8 @@ def test_what_a_run_leaves(straight, cache):
     assert result.loss == float(rows(out)[-1]["loss"])
     assert {"mask_loss", "presence_loss", "dice", "seconds", "data_wait"} <= set(rows(out)[0])
     assert float(rows(out)[0]["learning_rate"]) == pytest.approx(2.5e-3)
-    assert from_tree(RunConfig, yaml.safe_load((out / "config.yaml").read_text()), "stored") == job.config()
+    stored = load_yaml(out / "config.yaml", RunConfig)
+    assert stored == dataclasses.replace(job.config(), preprocess="preprocess.yaml")
     facts = json.loads((out / "run.json").read_text())
     assert facts["seed"] == 3
     assert facts["data"]["fingerprint"] == cache.fingerprint()

@@ -10,7 +10,9 @@ import pytest
 
 from vol3d.cache import Cache
 from vol3d.checkpoint import load_checkpoint
+from vol3d.config import digest
 from vol3d.geometry import Grid
+from vol3d.workflows.prepare import load_recipe
 
 
 def rows(manifest):
@@ -22,7 +24,8 @@ def test_training_leaves_a_calibrated_model(tiny):
     assert checkpoint.recipe_digest == Cache(tiny.cache).recipe_digest
     assert checkpoint.provenance["calibrated_on"]["probes"] > 0
     assert "liver" in checkpoint.provenance["trained_phrases"]
-    assert (tiny.run / "config.yaml").exists()
+    # a run trains again from its own files
+    assert digest(load_recipe(tiny.run / "config.yaml")) == checkpoint.recipe_digest
     assert len(list((tiny.run / "checkpoints").iterdir())) >= 1
 
 

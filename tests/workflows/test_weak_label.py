@@ -104,5 +104,7 @@ def test_what_cannot_be_done_is_said(studies, tmp_path, vol3d, capsys):
     assert vol3d("weak-label", studies / "cache", "--manifest", tmp_path / "few.jsonl", *out) == 1
     assert "expected a row of b in the manifest" in capsys.readouterr().err
     assert [row["study_id"] for row in lines(tmp_path / "weak.jsonl")] == ["a"]
+    assert vol3d("weak-label", studies / "cache", "--out", tmp_path) == 1
+    assert "found a folder" in capsys.readouterr().err
     assert vol3d("weak-label", studies / "cache", "--only-accepted", *out) == 1
     assert "--audit DIR" in capsys.readouterr().err

@@ -106,7 +106,7 @@ class PretrainedDecoder(nn.Module):
         self.new_tokens = NewTokens(new, embedding, self.base.get_output_embeddings()) if new else None
         self._context = _Context(config.activation_checkpointing)
         text = self.base.config.get_text_config()
-        layers = _find_blocks(self.base, text.num_hidden_layers)
+        layers = find_blocks(self.base, text.num_hidden_layers)
         for number, place in enumerate(range(0, len(layers), config.visual_every)):
             visual = GatedVisualAttention(
                 text.hidden_size, config.visual_width, config.visual_inner, config.visual_heads, gate=0.0
@@ -163,7 +163,7 @@ class PretrainedDecoder(nn.Module):
         return torch.where(own_NT[..., None], states_NTC, new_NTC)
 
 
-def _find_blocks(model: nn.Module, count: int) -> nn.ModuleList:
+def find_blocks(model: nn.Module, count: int) -> nn.ModuleList:
     """The list of `count` blocks: the one with most parameters, since a block may hold such a list itself."""
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     if not lists:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from vol3d.train.engine import Engine, read_deepspeed_file
 from vol3d.train.optim import build_optimizer
 from vol3d.train.run import Job, Run, TrainResult, Validate, seed_step
 from vol3d.train.run_config import RunConfig, TrainConfig
-from vol3d.train.run_folder import RunFolder
+from vol3d.train.run_folder import RECIPE, RunFolder
 from vol3d.train.start import report_start, start_from, write_start
 
 __all__ = ["TrainResult", "Validate", "open_cache", "train"]
@@ -70,6 +71,7 @@ def train(
     """
     place = ranks.join()
     folder = RunFolder(Path(out))
+    config = dataclasses.replace(config, preprocess=RECIPE)  # the recipe goes with the run, wherever it was
     folder.check(config, resume == "auto")
     cache = open_cache(cache_root, recipe_digest)
     settings = config.train
@@ -122,7 +124,7 @@ def train(
         if newest is not None:
             run.resume(*newest)
         if place.rank == 0:
-            folder.begin(config, run.facts(), run.state)
+            folder.begin(config, run.facts(), run.state, cache.recipe)
             if started is not None and init is not None:
                 write_start(started, init, folder.root)
         return run.go(validate)

@@ -7,25 +7,24 @@ a device, but no values. What the backward pass would need is added up as autogr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vol3d.data.regions import FACTS
 from vol3d.model.decoder import ImageDecoder
 from vol3d.model.encoder import ImageEncoder
 from vol3d.model.language import resolve_language
-from vol3d.model.pretrained_decoder import PretrainedDecoder, _find_blocks
+from vol3d.model.pretrained_decoder import PretrainedDecoder, find_blocks
 from vol3d.model.reader import StudyReader, visual_levels
 from vol3d.model.small_decoder import SmallDecoder
 from vol3d.model.vlm import ModelConfig, VisionLanguageModel, resolve_model
 from vol3d.tasks.losses import mask_loss, presence_loss
 from vol3d.text.knowledge import ORGAN_NAMES
+from vol3d.train.activations import ActivationUse, Inputs, Precision
 from vol3d.train.dry_run import memory_estimate
 from vol3d.train.engine import read_deepspeed_file
 from vol3d.train.loop import check_averaging
@@ -37,8 +36,6 @@ PHRASE_TOKENS, SECTION_TOKENS, ORGAN_TOKENS = 16, 128, 8
 
 LOSS_MAPS = 6
 """float32 maps of every phrase at full resolution that `mask_sums` holds at once on a GPU, for a moment."""
-
-Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +123,7 @@ def plan_run(
     with torch.device("meta"):
         model = VisionLanguageModel(replace(resolved, activation_checkpointing=False))
     segments = _image_segments(model) if recomputes else []
-    inputs = _image_inputs(config, resolved, micro_batch)
+    inputs = image_inputs(config, resolved, micro_batch)
     cells = 0
 
     def forward(model: Any, **given: Tensor) -> dict[str, Tensor]:
@@ -144,7 +141,7 @@ def plan_run(
             out |= {"image_vectors": found.image_BOE, "text_vectors": found.text_NE}
         return out
 
-    use = _Use(device, _precision(config.train, device, precision), segments)
+    use = ActivationUse(device, _precision(config.train, device, precision), segments)
     phases = [_phase("grounding", model, forward, inputs, config, world, stage, use)]
     if device == "cuda":
         phases[0].bytes_by_use["mask loss"] = LOSS_MAPS * 4 * math.prod(inputs["mask"][0])
@@ -171,7 +168,7 @@ def _plan_reader(
         reader = StudyReader(resolved, tokenizer).train()
     batch, rows = read.train.micro_batch(world), len(config.probes) * config.parts
     voxels = math.prod(config.cells)
-    inputs: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+    inputs: Inputs = {
         "ids": ((batch, language.max_tokens), torch.int64),
         "mask": ((batch, language.max_tokens), torch.bool),
         "cells": ((batch, voxels, cells), torch.float32),
@@ -189,7 +186,7 @@ def _plan_reader(
         nn.functional.cross_entropy(logits_BTW.float().transpose(1, 2), ids, reduction="none")
         return {"visual": visual_BVD, "logits": logits_BTW}
 
-    use = _Use(device, _precision(read.train, device, precision), _text_segments(reader) if recomputes else [])
+    use = ActivationUse(device, _precision(read.train, device, precision), _text_segments(reader) if recomputes else [])
     return _phase("reader", reader, forward, inputs, read, world, stage, use)
 
 
@@ -197,11 +194,11 @@ def _phase(
     name: str,
     model: nn.Module,
     forward: Callable[..., dict[str, Tensor]],
-    inputs: dict[str, tuple[tuple[int, ...], torch.dtype]],
+    inputs: Inputs,
     config: RunConfig | ReadConfig,
     world: int,
     stage: int | None,
-    use: _Use,
+    use: ActivationUse,
 ) -> Phase:
     settings = config.train
     file = read_deepspeed_file(settings.deepspeed)
@@ -229,11 +226,12 @@ def _phase(
     )
 
 
-def _image_inputs(config: RunConfig, model: ModelConfig, batch: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def image_inputs(config: RunConfig, model: ModelConfig, batch: int) -> Inputs:
+    """What one rank sees in a step."""
     # statements are asked beside the phrases of masks
     phrases, size = config.data.phrases_per_patch + config.data.statements_per_patch, config.data.patch_size
     width, texts, organs = model.text.width, batch * config.data.contrast_texts, len(ORGAN_NAMES)
-    inputs: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+    inputs: Inputs = {
         "image": ((batch, model.in_channels, *size), torch.float32),
         "tokens": ((batch, phrases, PHRASE_TOKENS, width), torch.float32),
         "token_mask": ((batch, phrases, PHRASE_TOKENS), torch.bool),
@@ -256,9 +254,6 @@ def _precision(settings: TrainConfig, device: str, asked: Precision | None) -> P
     return "bf16" if device == "cuda" else "fp32"
 
 
-# ------------------------------------------------------------------------------------- what the backward pass needs
-
-
 def _image_segments(model: nn.Module) -> list[nn.Module]:
     """What the image model computes again, part by part."""
     found: list[nn.Module] = []
@@ -275,105 +270,4 @@ def _text_segments(reader: StudyReader) -> list[nn.Module]:
     if isinstance(decoder, SmallDecoder):
         return list(decoder.blocks)
     assert isinstance(decoder, PretrainedDecoder)
-    return list(_find_blocks(decoder.base, decoder.base.config.get_text_config().num_hidden_layers))
-
-
-class _Call(nn.Module):
-    def __init__(self, model: nn.Module, forward: Callable[..., Any]) -> None:
-        super().__init__()
-        self.model, self._forward = model, forward
-
-    def forward(self, **inputs: Tensor) -> Any:
-        return self._forward(self.model, **inputs)
-
-
-class _Use:
-    """Adds up storages that a forward pass keeps; those inside of `segments`, which are computed again, apart."""
-
-    def __init__(self, device: str, precision: Precision, segments: Sequence[nn.Module]) -> None:
-        self.device, self.precision, self.segments = device, precision, segments
-        self.kept = self.recomputed = 0
-        self._outside: dict[int, torch.UntypedStorage] = {}
-        self._inside: list[dict[int, torch.UntypedStorage]] = []
-        self._weights: dict[int, torch.UntypedStorage] = {}
-        self._open = False
-
-    def measure(
-        self,
-        model: nn.Module,
-        forward: Callable[..., dict[str, Tensor]],
-        inputs: dict[str, tuple[tuple[int, ...], torch.dtype]],
-    ) -> dict[str, Tensor]:
-        """The outputs of one forward pass."""
-        handles = [
-            handle
-            for segment in self.segments
-            for handle in (
-                segment.register_forward_pre_hook(self._enter, with_kwargs=True),
-                segment.register_forward_hook(self._leave),
-            )
-        ]
-        try:
-            with FakeTensorMode():
-                call = _Call(model, forward)
-                state = {}
-                for name, held in (*call.named_parameters(), *call.named_buffers()):
-                    empty = torch.empty(held.shape, dtype=held.dtype, device=self.device)
-                    state[name] = empty.requires_grad_(held.requires_grad)
-                self._weights = dict(map(_storage, state.values()))
-                given = {n: torch.empty(shape, dtype=kind, device=self.device) for n, (shape, kind) in inputs.items()}
-                with (
-                    _autocast(self.device, self.precision == "bf16"),
-                    torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor),
-                ):
-                    outputs: dict[str, Tensor] = torch.func.functional_call(call, state, kwargs=given)
-        finally:
-            for handle in handles:
-                handle.remove()
-        self.kept = _bytes(self._outside)
-        again = [{k: s for k, s in part.items() if k not in self._outside} for part in self._inside]
-        self.recomputed = max(map(_bytes, again), default=0)
-        return outputs
-
-    def _keep(self, tensor: Tensor) -> Tensor:
-        key, storage = _storage(tensor)
-        if key not in self._weights:
-            (self._inside[-1] if self._open else self._outside)[key] = storage
-        return tensor
-
-    def _enter(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        for value in (*args, *kwargs.values()):
-            if isinstance(value, Tensor):  # from it the part is computed again
-                key, storage = _storage(value)
-                self._outside[key] = storage
-        self._inside.append({})
-        self._open = True
-
-    def _leave(self, *_: Any) -> None:
-        self._open = False
-
-
-def _storage(tensor: Tensor) -> tuple[int, torch.UntypedStorage]:
-    """A number for the memory behind a tensor, views alike, as long as it is held on to."""
-    storage = tensor.untyped_storage()
-    return storage._cdata, storage
-
-
-def _bytes(storages: dict[int, torch.UntypedStorage]) -> int:
-    return sum(storage.nbytes() for storage in storages.values())
-
-
-@contextmanager
-def _autocast(device: str, enabled: bool) -> Iterator[None]:
-    """`torch.autocast`, which turns itself off for a GPU that is not there."""
-    before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    torch.set_autocast_enabled(device, enabled)
-    torch.set_autocast_dtype(device, torch.bfloat16)
-    torch.autocast_increment_nesting()
-    try:
-        yield
-    finally:
-        if torch.autocast_decrement_nesting() == 0:
-            torch.clear_autocast_cache()
-        torch.set_autocast_enabled(device, before[0])
-        torch.set_autocast_dtype(device, before[1])
+    return list(find_blocks(decoder.base, decoder.base.config.get_text_config().num_hidden_layers))

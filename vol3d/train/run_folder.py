@@ -1,10 +1,10 @@
 """What a run leaves on disk, and how it is picked up again.
 
-``config.yaml``, ``run.json``, ``log.csv``, ``validation.jsonl``, ``tensorboard/``, ``best/`` and ``last/`` (plain
-models), ``heartbeat.json``, and ``checkpoints/step-000500/``: weights, optimizer and averaged weights as safetensors,
-and `loop.json` with their checksums, everything that the loop needs to go on as if it had not stopped, with any number
-of ranks and at any ZeRO stage. Nothing else carries state: samples, learning rate and random numbers of a step follow
-from the seed and the step number.
+``config.yaml`` and the ``preprocess.yaml`` that it names, ``run.json``, ``log.csv``, ``validation.jsonl``,
+``tensorboard/``, ``best/`` and ``last/`` (plain models), ``heartbeat.json``, and ``checkpoints/step-000500/``: weights,
+optimizer and averaged weights as safetensors, and `loop.json` with their checksums, everything that the loop needs to
+go on as if it had not stopped, with any number of ranks and at any ZeRO stage. Nothing else carries state: samples,
+learning rate and random numbers of a step follow from the seed and the step number.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MAY_CHANGE = {
 }
 """Keys that do not change the curve beyond rounding, so a resumed run may set them anew."""
 
-RECORD, AVERAGE = "loop.json", "average.safetensors"
+RECIPE, RECORD, AVERAGE = "preprocess.yaml", "loop.json", "average.safetensors"
 
 PACKAGES = ("vol3d", "torch", "deepspeed", "monai", "numpy")
 
@@ -141,12 +141,17 @@ class RunFolder:
                 f"Start another --out with --init {self.root}"
             )
 
-    def begin(self, config: Any, facts: dict[str, Any], state: LoopState) -> None:
-        """Writes or updates `config.yaml` and `run.json`, and forgets what came after `state`. Rank 0 only."""
+    def begin(self, config: Any, facts: dict[str, Any], state: LoopState, recipe: dict[str, Any] | None = None) -> None:
+        """Writes or updates `config.yaml`, the recipe beside it and `run.json`, and forgets what came after `state`.
+
+        Rank 0 only.
+        """
         step = state.step
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         for left in [*self.checkpoints.glob(".*.partial"), *self.checkpoints.glob(".*.previous")]:
             shutil.rmtree(left)  # `newest` has been called: what is still here was not the only copy
+        if recipe is not None:
+            write_whole(self.root / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
         write_whole(self.root / "config.yaml", dump_yaml(config))
         path = self.root / "run.json"
         starts = _starts(path) if step else []

@@ -22,7 +22,7 @@ from preprocessing.weak_labels_describe import NamedMask, describe
 from preprocessing.weak_labels_slices import series_of
 from preprocessing.weak_labels_text import Refusal
 from vol3d.cache import Cache, Entry
-from vol3d.errors import Vol3dError
+from vol3d.errors import ConfigError, Vol3dError
 from vol3d.export.audit import Decision, Item, picture, read_decisions, write_pages
 from vol3d.files import write_whole
 from vol3d.geometry import Grid
@@ -87,8 +87,11 @@ def weak_label(
         show_progress: a bar.
 
     Raises:
+        ConfigError: `out` is a folder.
         Vol3dError: nothing can be done at all. A study that cannot be read is in the summary.
     """
+    if Path(out).is_dir():
+        raise ConfigError(f"expected a file for the manifest, found a folder at {out}; try {out}/manifest.jsonl")
     decisions = read_decisions(audit) if audit else {}
     work = _Work(Cache(cache), Path(out), source_rows(Path(cache), manifest), decisions, audit, only_accepted)
     work.out.parent.mkdir(parents=True, exist_ok=True)
