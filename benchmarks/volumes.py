@@ -12,8 +12,8 @@ from preprocessing.manifest import write_manifest
 from preprocessing.phantom import PhantomOptions, generate_study
 from vol3d.export.nifti import write_nifti
 from vol3d.geometry import Grid
+from vol3d.resampling import resample
 from vol3d.types import AIR_HU, Array, Zyx
-from vol3d.volume import resample
 
 CT_SHAPE, CT_SPACING_MM = (600, 512, 512), (1.0, 0.84, 0.84)
 PET_SHAPE, PET_SPACING_MM = (200, 168, 168), (3.0, 4.07, 4.07)

@@ -13,7 +13,8 @@ from preprocessing.phantom_grounding import absent_phrases, present_phrases
 from preprocessing.phantom_lesions import PLACES, Lesion
 from preprocessing.phantom_report import FULLY, HARDLY, Measured, name_of
 from preprocessing.phantom_text import ORGAN_WORDS, PLACE_WORDS, Query, all_queries, group_by_lesions, wordings
-from vol3d.measure import bounding_box, diameters, slices, volume_ml
+from vol3d.boxes import bounding_box
+from vol3d.measure import diameters, slices, volume_ml
 from vol3d.types import Array
 from vol3d.volume import Volume
 

@@ -12,11 +12,12 @@ import pydicom
 from pydicom import uid as uids
 
 from preprocessing.rtstruct import rasterise, read_contours, read_structures
+from vol3d.boxes import crop_or_fill
 from vol3d.dicom.series import PARSE_ERRORS
 from vol3d.errors import GeometryError, ReadError
 from vol3d.geometry import Grid
 from vol3d.types import Array
-from vol3d.volume import Volume, crop_or_fill
+from vol3d.volume import Volume
 
 SEG_CLASSES = (uids.SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7")
 """Segmentation Storage and Label Map Segmentation Storage."""

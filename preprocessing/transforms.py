@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from scipy import ndimage
 
+from vol3d.boxes import bounding_box
 from vol3d.errors import ConfigError, GeometryError
 from vol3d.geometry import Grid
-from vol3d.measure import bounding_box
 from vol3d.types import Zyx, ZyxMm
 from vol3d.volume import Volume
 

@@ -16,8 +16,9 @@ import numpy as np
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+from vol3d.boxes import bounding_box
 from vol3d.errors import ConfigError
-from vol3d.measure import CONNECTIVITY_18, bounding_box
+from vol3d.measure import CONNECTIVITY_18
 from vol3d.types import Array, Zyx, ZyxMm
 from vol3d.volume import Volume
 

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from vol3d.boxes import crop_or_fill
 from vol3d.errors import GeometryError
 from vol3d.geometry import Grid
+from vol3d.resampling import _resample_oblique, resample
 from vol3d.types import AIR_HU
-from vol3d.volume import Volume, _resample_oblique, crop_or_fill, resample
+from vol3d.volume import Volume
 
 GRID = Grid.from_spacing((24, 26, 28), (3.0, 2.0, 2.5), (-30.0, -20.0, 5.0))
 SLOPE, OFFSET = np.array([1.5, -0.7, 2.2]), 40.0
@@ -155,6 +157,16 @@ def test_a_mask_keeps_its_volume():
         assert volume == pytest.approx(4 / 3 * np.pi * 1.2**3, rel=0.05)
 
 
+@pytest.mark.parametrize("target", TARGETS, ids=lambda g: f"{g.orientation}-{g.spacing_mm[0]:.1f}")
+@pytest.mark.parametrize("box", [(3, 9, 4, 5, 20, 28), (0, 1, 0, 26, 0, 1), (0, 0, 0, 0, 0, 0)])
+def test_a_mask_is_what_its_numbers_as_an_image_are(target, box):
+    """Only the box round a mask is resampled."""
+    mask = np.zeros(GRID.shape, np.uint8)
+    mask[box[0] : box[1], box[2] : box[3], box[4] : box[5]] = 1
+    found, expected = (resample(a, GRID, target, 0.0) for a in (mask, mask.astype(np.float32)))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("target", TARGETS[:6], ids=lambda g: f"{g.orientation}-{g.spacing_mm[0]:.1f}")
 def test_nearest_keeps_labels(target):
     labels = np.random.default_rng(0).choice(np.array([0, 7, 200], np.uint8), GRID.shape)
@@ -199,7 +211,7 @@ def test_there_and_back_over_every_orientation():
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_a_few_slices_at_a_time_are_the_whole_at_once(target, order):
     """Against one dense product of the three weight matrices in double precision."""
-    from vol3d.volume import _weights
+    from vol3d.resampling import _weights
 
     source = Grid.from_spacing((37, 21, 30), (2.0, 1.5, 1.0), (3.0, -7.0, 11.0)).flip((1,)).permute(order)
     grid = Grid.from_spacing((37, 21, 30), (2.0, 1.5, 1.0), (3.0, -7.0, 11.0)).resample(target)

@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 
 from vol3d.arrays import Stored, open_array
+from vol3d.boxes import crop_or_fill
 from vol3d.errors import CacheError, ManifestError
 from vol3d.geometry import Grid
 from vol3d.types import Array, Zyx
-from vol3d.volume import FILL, Volume, crop_or_fill
+from vol3d.volume import FILL, Volume
 
 SCHEMA = 1
 

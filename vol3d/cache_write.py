@@ -261,11 +261,12 @@ def _array(group: Any, name: str, array: Array, chunk: int, codec: str = "") -> 
 def _halve(array: Array) -> Array:
     """Mean over blocks of 2x2x2; an odd end is averaged over what is there."""
     for axis in range(3):
-        size = array.shape[axis]
-        starts = np.arange(0, size, 2)
-        counts = np.minimum(2, size - starts).reshape([-1 if a == axis else 1 for a in range(3)])
-        array = np.add.reduceat(array, starts, axis=axis) / counts
-    return array.astype(np.float32)
+        first, second = (array[(slice(None),) * axis + (slice(start, None, 2),)] for start in (0, 1))
+        array = first.copy()
+        pairs = array[(slice(None),) * axis + (slice(second.shape[axis]),)]
+        pairs += second
+        pairs *= 0.5
+    return array
 
 
 def _sample_foreground(mask: Array) -> Array:

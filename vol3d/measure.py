@@ -15,10 +15,11 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import cdist
 
+from vol3d.boxes import bounding_box, crop_or_fill
 from vol3d.errors import GeometryError
 from vol3d.geometry import Grid
 from vol3d.types import Array, Zyx
-from vol3d.volume import Volume, crop_or_fill
+from vol3d.volume import Volume
 
 CONNECTIVITY_18 = ndimage.generate_binary_structure(3, 2)
 """Voxels that share a face or an edge belong to one component, as in the autoPET challenges."""
@@ -92,19 +93,6 @@ def volume_ml(mask_ZYX: Array, grid: Grid) -> float:
     """Number of member voxels times the volume of one; 0.0 for an empty mask."""
     _check_shape(mask_ZYX, grid)
     return int(np.count_nonzero(mask_ZYX)) * grid.voxel_ml
-
-
-def bounding_box(mask_ZYX: Array) -> tuple[Zyx, Zyx] | None:
-    """(start, stop) of the smallest box that holds every member voxel; None for an empty mask."""
-    held = [(0, n) for n in mask_ZYX.shape]
-    for axis in range(3):  # each search runs inside what the one before left
-        left = mask_ZYX[tuple(slice(*ends) for ends in held)]
-        hit = np.flatnonzero(np.any(left, axis=tuple(a for a in range(3) if a != axis)))
-        if not len(hit):
-            return None
-        held[axis] = int(hit[0]), int(hit[-1]) + 1
-    (z0, z1), (y0, y1), (x0, x1) = held
-    return (z0, y0, x0), (z1, y1, x1)
 
 
 def components(mask_ZYX: Array, grid: Grid) -> list[Component]:

@@ -18,9 +18,9 @@ from scipy import ndimage
 from preprocessing.manifest import Placed
 from preprocessing.read_channel import read_channel
 from preprocessing.read_nifti import read_nifti
+from vol3d.boxes import bounding_box
 from vol3d.errors import ManifestError
 from vol3d.geometry import Grid
-from vol3d.measure import bounding_box
 from vol3d.types import Array
 
 STUDIES = 12

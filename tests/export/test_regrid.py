@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from vol3d.errors import GeometryError, Vol3dError
 from vol3d.export.regrid import probability_on, to_source_grid
 from vol3d.geometry import Grid
-from vol3d.volume import resample
+from vol3d.resampling import resample
 
 COMMON = Grid.from_spacing((40, 44, 48), (3.0, 3.0, 3.0), (-70.0, -65.0, -60.0))
 BOX_MM = ((-31.0, -20.0, -12.0), (26.0, 25.0, 30.0))  # 57 x 45 x 42 mm

@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 
+from vol3d.boxes import bounding_box
 from vol3d.errors import GeometryError, Vol3dError
 from vol3d.files import write_whole
 from vol3d.geometry import Grid
-from vol3d.measure import bounding_box
 from vol3d.types import Array
 
 _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])

@@ -11,10 +11,10 @@ import nibabel as nib
 import numpy as np
 from isal import igzip
 
+from vol3d.boxes import bounding_box
 from vol3d.errors import GeometryError, Vol3dError
 from vol3d.files import write_whole
 from vol3d.geometry import Grid
-from vol3d.measure import bounding_box
 from vol3d.types import Array
 
 GZIP_LEVEL = 1

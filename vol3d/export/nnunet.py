@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from vol3d.boxes import bounding_box
 from vol3d.cache import Cache, Entry, MaskRecord
 from vol3d.errors import CacheError, ConfigError
 from vol3d.export.nifti import write_nifti
 from vol3d.files import write_whole
-from vol3d.measure import bounding_box
 from vol3d.types import Array, Zyx
 
 SIDECAR = "vol3d.jsonl"

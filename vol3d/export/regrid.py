@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vol3d.boxes import bounding_box
 from vol3d.errors import GeometryError, Vol3dError
 from vol3d.geometry import Grid
-from vol3d.measure import bounding_box
+from vol3d.resampling import resample
 from vol3d.types import Array, Zyx
-from vol3d.volume import resample
 
 SLAB_VOXELS = 1 << 22
 """Source voxels that are float at one time: 16 MB."""

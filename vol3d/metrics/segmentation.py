@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from vol3d.boxes import bounding_box
 from vol3d.errors import GeometryError
 from vol3d.geometry import Grid
-from vol3d.measure import CONNECTIVITY_18, bounding_box, suv_statistics
+from vol3d.measure import CONNECTIVITY_18, suv_statistics
 from vol3d.metrics.surface import SurfaceDistances, surface_distances
 from vol3d.types import Array, ZyxMm
 from vol3d.volume import Volume

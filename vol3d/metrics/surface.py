@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from vol3d.measure import bounding_box
+from vol3d.boxes import bounding_box
 from vol3d.types import Array, ZyxMm
 
 _TABLE = """

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vol3d.boxes import bounding_box
 from vol3d.errors import GeometryError, Vol3dError
 from vol3d.geometry import Grid
-from vol3d.measure import bounding_box
 from vol3d.types import Array, Zyx
 
 

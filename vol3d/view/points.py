@@ -12,8 +12,9 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
+from vol3d.boxes import bounding_box
 from vol3d.geometry import Grid
-from vol3d.measure import bounding_box, suv_statistics
+from vol3d.measure import suv_statistics
 from vol3d.types import Array, Zyx
 from vol3d.volume import Volume
 

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from vol3d.boxes import bounding_box
 from vol3d.cache import Entry
 from vol3d.checkpoint import Calibration
 from vol3d.data.channels import body_center_mm
 from vol3d.data.phrases import swap_sides
 from vol3d.export.regrid import to_source_grid
 from vol3d.geometry import Grid
-from vol3d.measure import bounding_box, components, diameters, slices, suv_statistics, volume_ml
+from vol3d.measure import components, diameters, slices, suv_statistics, volume_ml
 from vol3d.text.mentions import laterality
 from vol3d.text.organs import Side
 from vol3d.text.statements import SideWord
