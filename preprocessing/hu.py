@@ -45,7 +45,8 @@ the ends of a real distribution of tissue are thin (in 28 CTs the lowest value o
 NORMALISED = 20
 """Fractions that all lie within plus and minus this are a z-score or a share of one: any body holds fat and bone."""
 
-_SAMPLE = 4_000_000
+_SAMPLE = 1_000_000
+_LOWEST = -32768
 
 
 def pack(slabs: Iterable[Array], shape: Zyx, dtype: DTypeLike = np.int16) -> Array:
@@ -138,13 +139,13 @@ def _unlike_hu(array_ZYX: Array, void_ZYX: Array, bits: int, signed: bool) -> st
         return fault
     if highest > HIGHEST_HU:
         return f"values up to {highest:g}, beyond any scale of HU: signed numbers stored as unsigned?"
-    sample = values[:: (values.size // _SAMPLE) | 1]
-    mode, deep = _air_mode(sample), float((sample < LOWEST_AIR_MODE_HU).mean())
+    counts = _histogram(values[:: (values.size // _SAMPLE) | 1])
+    mode, deep = _air_mode(counts), _share(counts, None, LOWEST_AIR_MODE_HU)
     if (mode is not None and mode < LOWEST_AIR_MODE_HU) or deep > DEEP_SHARE:
         what = f"air at {mode:g}" if mode is not None and mode < LOWEST_AIR_MODE_HU else f"{deep:.0%} under -1500"
         return f"{what} instead of about -1000 (lowest value {lowest:g}): rescaled twice, or an undeclared padding code"
-    inverted = max(float(((sample >= low) & (sample < low + 50)).mean()) for low in range(900, 1075, 25))
-    if inverted > INVERTED_SHARE and float((sample < -700).mean()) < inverted / 10:
+    inverted = max(_share(counts, low, low + 50) for low in range(900, 1075, 25))
+    if inverted > INVERTED_SHARE and _share(counts, None, -700) < inverted / 10:
         return f"{inverted:.0%} of the values at +1000 and hardly any air at -1000: the sign is turned round"
     return None
 
@@ -164,13 +165,24 @@ def _unlike_hu_without_air(values_N: Array, lowest: float, highest: float, signe
     return None
 
 
-def _air_mode(values_N: Array) -> float | None:
+def _histogram(values_N: Array) -> Array:
+    """How many values have each whole number as their floor, from `_LOWEST` on; what lies under it counts there."""
+    floor_N = np.maximum(np.floor(values_N), _LOWEST).astype(np.int64) if values_N.dtype.kind == "f" else values_N
+    return np.bincount(floor_N.astype(np.int64) - _LOWEST, minlength=HIGHEST_HU + 1 - _LOWEST)
+
+
+def _share(counts: Array, low: int | None, high: int) -> float:
+    """Of the values with low <= value < high."""
+    return float(counts[None if low is None else low - _LOWEST : high - _LOWEST].sum() / counts.sum())
+
+
+def _air_mode(counts: Array) -> int | None:
     """The commonest value under -500, to 10 HU; None if fewer than a thousandth lie there."""
-    low = values_N[values_N < -500].astype(np.float64)
-    if low.size < max(20, values_N.size // 1000):
+    below = counts[: -500 - _LOWEST]
+    if below.sum() < max(20, counts.sum() // 1000):
         return None
-    bins = np.bincount(((-500 - np.maximum(low, -60_000)) // 10).astype(np.int64))
-    return -505.0 - 10 * int(bins.argmax())
+    tens = np.add.reduceat(below[::-1], np.arange(0, len(below), 10))
+    return -505 - 10 * int(tens.argmax())
 
 
 def _in_corners(padding_ZYX: Array) -> bool:
