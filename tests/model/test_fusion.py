@@ -96,23 +96,3 @@ def test_whitening_keeps_random_weights_where_the_states_have_no_more_components
     assert torch.isfinite(adapter.project.weight).all()
     torch.testing.assert_close(adapter.project.weight[-1], before[-1])
     assert not torch.allclose(adapter.project.weight[0], before[0])
-
-
-def test_hidden_tokens_and_layers_are_those_of_training_alone() -> None:
-    adapter = TextAdapter(8, 4, layers=2, token_dropout=0.5, layer_dropout=1.0)
-    torch.manual_seed(0)
-    mask = torch.arange(6) < torch.tensor([6, 3, 1, 0])[:, None]
-    masks = torch.stack([adapter.kept(mask) for _ in range(200)]).float()
-    assert not (masks.bool() & ~mask).any()
-    assert (masks.sum(2) >= mask.any(1)).all()  # one token stays wherever there is one
-    assert masks[:, 0].mean() == pytest.approx(0.5 + 0.5**6 / 6, abs=0.04)
-    states = torch.randn(300, 1, 8)
-    shown = adapter.norm(states)
-    halves = [torch.cat([shown[..., :4], 0 * shown[..., 4:]], -1), torch.cat([0 * shown[..., :4], shown[..., 4:]], -1)]
-    found = adapter(states, torch.ones(300, 1, dtype=torch.bool))[0]
-    which = torch.stack([(found - adapter.project(h)).abs().amax((1, 2)) < 1e-6 for h in halves])
-    assert (which.sum(0) == 1).all()
-    assert which[0].float().mean() == pytest.approx(0.5, abs=0.1)
-    adapter.eval()
-    assert adapter.kept(mask) is mask
-    torch.testing.assert_close(adapter(states, torch.ones(300, 1, dtype=torch.bool))[0], adapter.project(shown))

@@ -160,7 +160,7 @@ class SharedGrounding(nn.Module):
     def forward(self, prepared: Sequence[Tensor], tokens_BPTE: Tensor, mask_BPT: Tensor) -> Output:
         """Logits, full resolution first."""
         phrases = tokens_BPTE.shape[1]
-        mask_BT = self.text.kept(mask_BPT.flatten(0, 1))
+        mask_BT = mask_BPT.flatten(0, 1)
         tokens_BTD, text_BD = self.text(tokens_BPTE.flatten(0, 1), mask_BT)
         lateral_B1ND = [to_voxels(x).contiguous()[:, None] for x in prepared[:2]]
         voxels_BND = lateral_B1ND[0].expand(-1, phrases, -1, -1).flatten(0, 1)
@@ -231,7 +231,7 @@ class ContextualGrounding(nn.Module):
     def forward(self, skips: Sequence[Tensor], tokens_BPTE: Tensor, mask_BPT: Tensor) -> Output:
         """Logits, full resolution first."""
         phrases = tokens_BPTE.shape[1]
-        mask_BT = self.text.kept(mask_BPT.flatten(0, 1))
+        mask_BT = mask_BPT.flatten(0, 1)
         tokens_BTD, text_BD = self.text(tokens_BPTE.flatten(0, 1), mask_BT)
         gated = []
         for gate, skip in zip(self.gates, skips, strict=True):

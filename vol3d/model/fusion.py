@@ -91,21 +91,11 @@ class ContextualGate(nn.Module):
 
 
 class TextAdapter(nn.Module):
-    """Frozen token states to the width of the fusion, and their mean: tokens_BTD and text_BD.
+    """Frozen token states (of all layers of the text model side by side) to the width of the fusion, and their mean:
+    tokens_BTD and text_BD."""
 
-    Args:
-        text_width: of the states, all layers of the text model side by side.
-        width: D.
-        layers: of the text model.
-        token_dropout: in training, the share of tokens that are hidden; one always stays.
-        layer_dropout: in training, the share of phrases of which one layer, drawn anew, is hidden.
-    """
-
-    def __init__(
-        self, text_width: int, width: int, *, layers: int = 1, token_dropout: float = 0.0, layer_dropout: float = 0.0
-    ) -> None:
+    def __init__(self, text_width: int, width: int) -> None:
         super().__init__()
-        self.layers, self.token_dropout, self.layer_dropout = layers, token_dropout, layer_dropout
         self.norm = nn.LayerNorm(text_width)
         self.project = nn.Linear(text_width, width)
 
@@ -130,29 +120,10 @@ class TextAdapter(nn.Module):
 
     def forward(self, tokens_BTE: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """The mean is over real tokens; zero for a phrase without any."""
-        states_BTE = self.norm(tokens_BTE)
-        if self.training and self.layer_dropout and self.layers > 1:
-            states_BTE = self._hide_layers(states_BTE)
-        tokens_BTD = self.project(states_BTE)
+        tokens_BTD = self.project(self.norm(tokens_BTE))
         weight_BT1 = mask_BT.unsqueeze(-1).to(tokens_BTD.dtype)
         text_BD = (tokens_BTD * weight_BT1).sum(1) / weight_BT1.sum(1).clamp(min=1)
         return tokens_BTD, text_BD
-
-    def kept(self, mask_BT: Tensor) -> Tensor:
-        """The mask without the tokens that are hidden in this step."""
-        if not self.training or not self.token_dropout:
-            return mask_BT
-        drawn_BT = torch.rand(mask_BT.shape, device=mask_BT.device).masked_fill(~mask_BT, -1.0)
-        best_BT = drawn_BT == drawn_BT.amax(1, keepdim=True)
-        return mask_BT & ((drawn_BT >= self.token_dropout) | best_BT)
-
-    def _hide_layers(self, states_BTE: Tensor) -> Tensor:
-        count, device = len(states_BTE), states_BTE.device
-        hidden_B = torch.randint(self.layers, (count,), device=device)
-        hidden_B = hidden_B.masked_fill(torch.rand(count, device=device) >= self.layer_dropout, -1)
-        shown_BL = hidden_B[:, None] != torch.arange(self.layers, device=device)
-        states_BTLE = states_BTE.unflatten(-1, (self.layers, -1)) * shown_BL[:, None, :, None].to(states_BTE.dtype)
-        return states_BTLE.flatten(2)
 
 
 def to_voxels(x_BCZYX: Tensor) -> Tensor:

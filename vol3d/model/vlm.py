@@ -49,20 +49,10 @@ class ModelConfig:
     """The U-Net."""
     text: TextConfig = field(default_factory=TextConfig)
     """The frozen text encoder."""
-    token_dropout: float = 0.0
-    """In training: share of a phrase's tokens that are hidden, so that no single word decides."""
-    layer_dropout: float = 0.0
-    """In training: share of phrases of which one layer of `text.layers` is hidden. What only the word embedding knows
-    does not carry over to a synonym; what only the last layer knows leaves left and right nearly one."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.heads < 1 or self.width % self.heads:
             raise ConfigError(f"model: expected a width that heads divide, found {self.width} and {self.heads}")
-        if not (0 <= self.token_dropout < 1 and 0 <= self.layer_dropout <= 1):
-            raise ConfigError(
-                f"model: expected dropouts within 0..1, found token_dropout {self.token_dropout}, layer_dropout "
-                f"{self.layer_dropout}"
-            )
         if self.alignment_width < 0:
             raise ConfigError(f"model: expected alignment_width of at least 0, found {self.alignment_width}")
         if self.proposals and self.alignment_width % 2:
@@ -123,7 +113,7 @@ class VisionLanguageModel(nn.Module):
             self.grounding = SharedGrounding(
                 config.encoder,
                 config.in_channels,
-                _adapter(config),
+                TextAdapter(config.text.width, config.width),
                 config.width,
                 config.heads,
                 config.levels,
@@ -131,7 +121,7 @@ class VisionLanguageModel(nn.Module):
             )
         else:
             self.grounding = ContextualGrounding(
-                config.encoder, _adapter(config), config.width, checkpointing=checkpointing
+                config.encoder, TextAdapter(config.text.width, config.width), config.width, checkpointing=checkpointing
             )
         self.alignment: Alignment | None = None
         if config.alignment_width:  # last, so that all else starts as it does without
@@ -236,13 +226,3 @@ class VisionLanguageModel(nn.Module):
         model = cls(config)
         load_weights(model, Path(folder) / WEIGHTS)
         return model.eval()
-
-
-def _adapter(config: ModelConfig) -> TextAdapter:
-    return TextAdapter(
-        config.text.width,
-        config.width,
-        layers=len(config.text.layers),
-        token_dropout=config.token_dropout,
-        layer_dropout=config.layer_dropout,
-    )
