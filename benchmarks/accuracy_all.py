@@ -22,7 +22,7 @@ from vol3d.workflows.evaluate_language import evaluate_language
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--studies", type=int, default=450)
+    parser.add_argument("--studies", type=int, default=180)
     parser.add_argument("--test-studies", type=int, default=40)
     parser.add_argument("--config", type=Path, default=Path("configs/train/phantom_all.yaml"))
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])

@@ -44,7 +44,7 @@ RUNS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--studies", type=int, default=450)
+    parser.add_argument("--studies", type=int, default=180)
     parser.add_argument("--test-studies", type=int, default=40)
     parser.add_argument("--config", type=Path, default=Path("configs/train/phantom_seg.yaml"))
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
@@ -71,7 +71,7 @@ def phantom_caches(config: Path, out: Path, studies: int, test_studies: int) -> 
     """Caches of training and of test studies, made where they are not there yet."""
     recipe, caches = load_recipe(config), {}
     for name, seed, count, splits in (
-        ("train", TRAIN_SEED, studies, (0.95, 0.05, 0.0)),
+        ("train", TRAIN_SEED, studies, (0.9, 0.1, 0.0)),
         ("test", TEST_SEED, test_studies, (0.0, 0.0, 1.0)),
     ):
         manifest = out / name / "manifest.jsonl"

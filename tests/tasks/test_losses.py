@@ -8,6 +8,7 @@ from torch.nn import functional
 from vol3d.errors import ConfigError
 from vol3d.tasks.losses import (
     MaskLossConfig,
+    hard_sums,
     level_loss,
     mask_loss,
     mean_over_samples,
@@ -180,3 +181,12 @@ def test_weights_are_checked() -> None:
         MaskLossConfig(dice=-1)
     with pytest.raises(ConfigError, match="level_decay"):
         MaskLossConfig(level_decay=2)
+
+
+def test_hard_sums_count_voxels() -> None:
+    torch.manual_seed(0)
+    logit, target = torch.randn(2, 3, 500), (torch.rand(2, 3, 500) < 0.2).to(torch.uint8)
+    answer, truth = logit > 0, target > 0
+    expected = [(answer & truth).sum(2), answer.sum(2), truth.sum(2)]
+    for found, counted in zip(hard_sums(logit, target), expected, strict=True):
+        assert torch.equal(found, counted.float())

@@ -133,6 +133,19 @@ def mask_sums(logit_BPN: Tensor, target_BPN: Tensor) -> tuple[Tensor, Tensor, Te
     return bce, overlap, volume, focal, size
 
 
+def hard_sums(logit_BPN: Tensor, target_BPN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Voxels, [B, P] each, float32, of the answer at 0.5 within the target, of the answer, and of the target.
+
+    Counted in float32, map by map on a CPU: counting booleans takes ten times as long.
+    """
+    sums_3BP = torch.empty(3, *logit_BPN.shape[:2], device=logit_BPN.device)
+    for part, x, y in _parts(logit_BPN, target_BPN):
+        answer = (x > 0).float()
+        sums_3BP[0][part], sums_3BP[1][part], sums_3BP[2][part] = (answer * y).sum(-1), answer.sum(-1), y.sum(-1)
+    overlap_BP, answer_BP, size_BP = sums_3BP
+    return overlap_BP, answer_BP, size_BP
+
+
 class _MaskSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logit_BPN: Tensor, target_BPN: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vol3d.errors import ConfigError
-from vol3d.tasks.losses import MaskLossConfig, mask_loss, presence_loss, proposal_loss
+from vol3d.tasks.losses import MaskLossConfig, hard_sums, mask_loss, presence_loss, proposal_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +61,11 @@ class SegmentTask:
 
 def watch(logit_BPZYX: Tensor, presence_BP: Tensor, batch: Any, known_BP: Tensor) -> dict[str, Tensor]:
     """Hard Dice at 0.5 over known phrases with a mask, and presence accuracy at 0.5; nan where there is none."""
-    answer, truth = logit_BPZYX.flatten(2) > 0, batch.mask_BPZYX.flatten(2) > 0
-    size_BP = truth.sum(2)
-    dice_BP = 2 * (answer & truth).sum(2) / (answer.sum(2) + size_BP).clamp(min=1)
+    overlap_BP, answer_BP, size_BP = hard_sums(logit_BPZYX.flatten(2), batch.mask_BPZYX.flatten(2))
+    dice_BP = 2 * overlap_BP / (answer_BP + size_BP).clamp(min=1)
     asked_BP = ~torch.isnan(batch.present_BP)
     right_BP = (presence_BP > 0) == (batch.present_BP > 0.5)
     return {
-        "dice": dice_BP[known_BP & (size_BP > 0)].float().mean(),
+        "dice": dice_BP[known_BP & (size_BP > 0)].mean(),
         "presence_accuracy": right_BP[asked_BP].float().mean(),
     }
