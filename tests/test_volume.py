@@ -163,7 +163,7 @@ def test_a_mask_is_what_its_numbers_as_an_image_are(target, box):
     """Only the box round a mask is resampled."""
     mask = np.zeros(GRID.shape, np.uint8)
     mask[box[0] : box[1], box[2] : box[3], box[4] : box[5]] = 1
-    found, expected = (resample(a, GRID, target, 0.0) for a in (mask, mask.astype(np.float32)))
+    found, expected = (resample(mask, GRID, target, 0.0, mask=known) for known in (True, False))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

@@ -17,13 +17,15 @@ _SLAB_VOXELS = 1 << 18
 """About how many voxels are resampled at a time: 1 MB."""
 
 
-def resample(array_ZYX: Array, source: Grid, target: Grid, fill: float, nearest: bool = False) -> Array:
-    """`Volume.resample_to` on bare arrays; see there."""
+def resample(
+    array_ZYX: Array, source: Grid, target: Grid, fill: float, nearest: bool = False, *, mask: bool = False
+) -> Array:
+    """`Volume.resample_to` on bare arrays; see there. With `mask` only the box round what is not zero is computed."""
     if source.same_as(target, 1e-4):
         return array_ZYX if nearest else array_ZYX.astype(np.float32)
     index_map = source.inverse @ target.affine
     if _is_separable(index_map, target.shape):
-        return _resample_separable(array_ZYX, index_map, target.shape, fill, nearest)
+        return _resample_separable(array_ZYX, index_map, target.shape, fill, nearest, mask)
     return _resample_oblique(array_ZYX, source, target, fill, nearest)
 
 
@@ -34,7 +36,9 @@ def _is_separable(index_map: Array, shape: Zyx) -> bool:
     return bool(off_axis.max() < 1e-2 and len(set(linear.argmax(axis=1))) == 3)
 
 
-def _resample_separable(array_ZYX: Array, index_map: Array, shape: Zyx, fill: float, nearest: bool) -> Array:
+def _resample_separable(
+    array_ZYX: Array, index_map: Array, shape: Zyx, fill: float, nearest: bool, mask: bool
+) -> Array:
     """One weight matrix an axis. `index_map` takes target indices to source indices and is axis-wise."""
     target_axis = np.abs(index_map[:3, :3]).argmax(axis=1)  # of source axis i
     array = array_ZYX.transpose(np.argsort(target_axis))  # now axis j runs along target axis j
@@ -50,9 +54,9 @@ def _resample_separable(array_ZYX: Array, index_map: Array, shape: Zyx, fill: fl
         out = np.ascontiguousarray(array[np.ix_(*picks)])
     else:
         weights = [_weights(where, step, n) for (where, step), n in zip(steps, array.shape, strict=True)]
-        out = _members(array, weights) if array.dtype.kind in "bu" else _linear(array, weights)
-    for axis, mask in enumerate(outside):
-        out[(slice(None),) * axis + (mask,)] = fill
+        out = (_members if mask else _linear)(array, weights)
+    for axis, away in enumerate(outside):
+        out[(slice(None),) * axis + (away,)] = fill
     return out
 
 

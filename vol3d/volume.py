@@ -69,4 +69,5 @@ class Volume:
         that noise and thin structures do not alias. Voxels of the target outside the source's box get `FILL`. Masks
         come out as a share of membership in 0..1: threshold at one half.
         """
-        return Volume(resample(self.array_ZYX, self.grid, grid, FILL[self.modality], nearest), grid, self.modality)
+        fill, mask = FILL[self.modality], self.modality == "mask"
+        return Volume(resample(self.array_ZYX, self.grid, grid, fill, nearest, mask=mask), grid, self.modality)

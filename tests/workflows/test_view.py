@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -137,7 +138,10 @@ def test_what_does_not_fit_is_refused(inferred, tiny, tmp_path):
 
 def test_the_command_serves_until_it_is_interrupted(inferred):
     command = [sys.executable, "-m", "vol3d.cli", "view", inferred[0], "--source", inferred[1]]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs inherit deaf ears
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    ) as process:
         address = re.match(r"http://127\.0\.0\.1:\d+/\S+/", process.stdout.readline())[0]
         with urllib.request.urlopen(address, timeout=30) as answer:
             assert b"Content-Security-Policy" in answer.read()
