@@ -45,7 +45,7 @@ the ends of a real distribution of tissue are thin (in 28 CTs the lowest value o
 NORMALISED = 20
 """Fractions that all lie within plus and minus this are a z-score or a share of one: any body holds fat and bone."""
 
-_SAMPLE = 1_000_000
+_SAMPLE = 4_000_000
 _LOWEST = -32768
 
 
@@ -167,7 +167,7 @@ def _unlike_hu_without_air(values_N: Array, lowest: float, highest: float, signe
 
 def _histogram(values_N: Array) -> Array:
     """How many values have each whole number as their floor, from `_LOWEST` on; what lies under it counts there."""
-    floor_N = np.maximum(np.floor(values_N), _LOWEST).astype(np.int64) if values_N.dtype.kind == "f" else values_N
+    floor_N = np.maximum(np.floor(values_N), _LOWEST) if values_N.dtype.kind == "f" else values_N
     return np.bincount(floor_N.astype(np.int64) - _LOWEST, minlength=HIGHEST_HU + 1 - _LOWEST)
 
 
@@ -181,7 +181,7 @@ def _air_mode(counts: Array) -> int | None:
     below = counts[: -500 - _LOWEST]
     if below.sum() < max(20, counts.sum() // 1000):
         return None
-    tens = np.add.reduceat(below[::-1], np.arange(0, len(below), 10))
+    tens = np.add.reduceat(below[::-1], [0, *range(9, len(below), 10)])  # the first ends at -509, the next at -519
     return -505 - 10 * int(tens.argmax())
 
 
