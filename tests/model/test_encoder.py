@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from vol3d.errors import ConfigError
-from vol3d.model.encoder import Conv3d, EncoderConfig, ImageEncoder, InstanceNorm, check_divisible, plan_encoder
+from vol3d.model.encoder import EncoderConfig, ImageEncoder, check_divisible, plan_encoder
+from vol3d.model.layers import Conv3d, InstanceNorm
 
 
 def test_isotropic_plan_halves_every_axis() -> None:
@@ -62,6 +63,10 @@ def test_instance_norm_equals_torch(memory_format: torch.memory_format) -> None:
     (theirs(b) * weight).sum().backward()
     torch.testing.assert_close(ours(a), theirs(b))
     torch.testing.assert_close(a.grad, b.grad, atol=1e-5, rtol=1e-4)
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(a), theirs(b))
 
 
 def test_parameters_have_one_name_and_checkpointing_changes_nothing() -> None:

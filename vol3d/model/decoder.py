@@ -13,8 +13,10 @@ from dynamic_network_architectures.building_blocks.simple_conv_blocks import Sta
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vol3d.model.encoder import BLOCK, Conv3d, EncoderConfig, finish, run
+from vol3d.model.encoder import BLOCK, EncoderConfig, finish, run
 from vol3d.model.fusion import ContextualGate, GatedFusion, TextAdapter, to_volume, to_voxels
+from vol3d.model.layers import Conv3d
+from vol3d.model.upsample import upsample
 
 EMPTY_LOGIT = -2.0
 """First bias of every mask logit: most voxels belong to no phrase."""
@@ -129,7 +131,8 @@ class SharedGrounding(nn.Module):
     ) -> None:
         super().__init__()
         self.levels = levels
-        self.total_strides = config.total_strides
+        assert config.strides is not None
+        self.strides = config.strides
         self.text = text
         inputs = [n + in_channels for n in config.features]
         joined = [n + proposals for n in inputs]
@@ -143,19 +146,24 @@ class SharedGrounding(nn.Module):
         self.proposals = Proposals(inputs[: levels[0] + 1]) if proposals else None
 
     def prepare(self, features: Sequence[Tensor], image_BCZYX: Tensor) -> list[Tensor]:
-        """What no phrase changes: laterals at `levels`; then, coarse to fine, features and image of finer levels; then
-        the logits of the proposals, finest first."""
-        images = [
-            functional.avg_pool3d(image_BCZYX, stride) if level else image_BCZYX
-            for level, stride in enumerate(self.total_strides[: self.levels[0] + 1])
-        ]
-        joined = [torch.cat([f, i.to(f.dtype)], dim=1) for f, i in zip(features, images, strict=False)]
-        proposed = self.proposals(joined) if self.proposals is not None else []
+        """What no phrase changes: laterals at `levels`; then, coarse to fine, features and givens of each finer level;
+        then the logits of the proposals, finest first.
+
+        Givens are the image and the proposals. They stay apart from the features at fine levels: joined, they would be
+        copied, and be given gradients that nothing uses.
+        """
+        features, givens = features[: self.levels[0] + 1], self._images(image_BCZYX.to(features[0].dtype))
+        proposed = self.proposals(features, givens) if self.proposals is not None else []
         if proposed:
             # detached: what the phrases make of a proposal does not change what it says
-            joined = [torch.cat([x, torch.sigmoid(y.detach())], dim=1) for x, y in zip(joined, proposed, strict=True)]
-        prepared = [lateral(joined[n]) for lateral, n in zip(self.lateral, self.levels, strict=True)]
-        return prepared + joined[: self.levels[1]][::-1] + proposed
+            givens = [torch.cat([i, torch.sigmoid(y.detach())], dim=1) for i, y in zip(givens, proposed, strict=True)]
+        prepared = [
+            lateral(torch.cat([features[n], givens[n]], dim=1))
+            for lateral, n in zip(self.lateral, self.levels, strict=True)
+        ]
+        for n in reversed(range(self.levels[1])):
+            prepared += [features[n], givens[n]]
+        return prepared + proposed
 
     def forward(self, prepared: Sequence[Tensor], tokens_BPTE: Tensor, mask_BPT: Tensor) -> Output:
         """Logits, full resolution first."""
@@ -180,14 +188,22 @@ class SharedGrounding(nn.Module):
             .split(self.sizes, dim=-1)
         )
         logits = [y.unflatten(0, (-1, phrases)).squeeze(2) for y in (logit, coarse)]
-        for n, fine in enumerate(prepared[2 : 2 + self.levels[1]]):
+        for n in range(self.levels[1]):
+            fine = prepared[2 + 2 * n : 4 + 2 * n]
             logits.insert(0, refine(logits[0], fine, *weights[2 * n : 2 * n + 2]))
         presence_BP = self.presence(logits, pooled_BD, context_BD, text_BD, phrases)
         return Output(logits, presence_BP, self.proposed(prepared))
 
     def proposed(self, prepared: Sequence[Tensor]) -> Sequence[Tensor]:
         """The proposals among what `prepare` gave, finest first; empty without them."""
-        return prepared[2 + self.levels[1] :]
+        return prepared[2 + 2 * self.levels[1] :]
+
+    def _images(self, image_BCZYX: Tensor) -> list[Tensor]:
+        """The image at the scale of every stage used here, finest first."""
+        images = [image_BCZYX]
+        for stride in self.strides[1 : self.levels[0] + 1]:
+            images.append(functional.avg_pool3d(images[-1], stride))
+        return images
 
     def _meet(self, level: int, voxels_BND: Tensor, like: Tensor, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         return self.mix[level](self.fuse[level](voxels_BND, tokens_BTD, mask_BT), like)
@@ -205,11 +221,17 @@ class Proposals(nn.Module):
         self.score = nn.ModuleList([nn.Conv3d(n, 1, 1) for n in channels])
         nn.init.constant_(self.score[-1].bias, EMPTY_LOGIT)  # type: ignore[arg-type]
 
-    def forward(self, joined: Sequence[Tensor]) -> list[Tensor]:
-        """[B, 1, Z', Y', X'] each, finest first, of the stages' features, finest first."""
-        logits = [self.score[-1](joined[-1])]
-        for score, x in zip(reversed(self.score[:-1]), reversed(joined[:-1]), strict=True):
-            logits.insert(0, score(x) + upsample(logits[0], x))
+    def forward(self, features: Sequence[Tensor], images: Sequence[Tensor]) -> list[Tensor]:
+        """[B, 1, Z', Y', X'] each, finest first, of the stages' features and images, finest first."""
+        batch = features[0].shape[0]
+        logits = [self.score[-1](torch.cat([features[-1], images[-1]], dim=1))]
+        for n in reversed(range(len(self.score) - 1)):
+            score = self.score[n]
+            assert isinstance(score, nn.Conv3d)
+            assert score.bias is not None
+            bias_BP1 = score.bias[None, :, None].expand(batch, -1, -1)
+            weight_BPC = score.weight.flatten(1).expand(batch, -1, -1)
+            logits.insert(0, refine(logits[0], (features[n], images[n]), bias_BP1, weight_BPC))
         return logits
 
 
@@ -263,27 +285,24 @@ class Mix(nn.Module):
         return voxels_BNC + to_voxels(self.second(functional.gelu(self.first(to_volume(self.norm(voxels_BNC), like)))))
 
 
-def refine(logit_BPZYX: Tensor, fine_BCZYX: Tensor, bias_BP1: Tensor, weight_BPC: Tensor) -> Tensor:
-    """The next finer logit: the coarser one upsampled, plus each phrase's weighting of features and image.
+def refine(logit_BPZYX: Tensor, fine: Sequence[Tensor], bias_BP1: Tensor, weight_BPC: Tensor) -> Tensor:
+    """The next finer logit: the coarser one upsampled, plus each phrase's weighting of the channels of all `fine`.
 
     This is the only work a phrase does at full resolution. At inference the sum goes into the upsampled buffer; in
     training that would make autograd copy it.
     """
-    kind = fine_BCZYX.dtype
-    logit_BPN = upsample(logit_BPZYX + bias_BP1[..., None, None], fine_BCZYX).to(kind).flatten(2)
+    kind = fine[0].dtype
+    logit_BPN = upsample(logit_BPZYX + bias_BP1[..., None, None], fine[0]).to(kind).flatten(2)
     add = torch.baddbmm if torch.is_grad_enabled() else Tensor.baddbmm_
-    return add(logit_BPN, weight_BPC.to(kind), fine_BCZYX.flatten(2)).unflatten(2, fine_BCZYX.shape[2:])
+    for x_BCZYX, weight in zip(fine, weight_BPC.to(kind).split([x.shape[1] for x in fine], dim=2), strict=True):
+        logit_BPN = add(logit_BPN, weight, x_BCZYX.flatten(2))
+    return logit_BPN.unflatten(2, fine[0].shape[2:])
 
 
 def attention_pool(logit_BN: Tensor, features_BNC: Tensor) -> Tensor:
     """Mean of the features, weighted by the softmax of the logits over voxels: [B, C]."""
     weight_BN = torch.softmax(logit_BN.float(), dim=1).to(features_BNC.dtype)
     return torch.einsum("bn,bnc->bc", weight_BN, features_BNC)
-
-
-def upsample(x: Tensor, like: Tensor) -> Tensor:
-    """Trilinear, to the spatial size of `like`."""
-    return functional.interpolate(x, size=like.shape[2:], mode="trilinear", align_corners=False)
 
 
 def _score(channels: int, bias: float) -> nn.Linear:

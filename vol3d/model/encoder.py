@@ -10,10 +10,10 @@ import torch
 from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from vol3d.errors import ConfigError
+from vol3d.model.layers import Conv3d, InstanceNorm
 from vol3d.types import Zyx, ZyxMm
 
 _MIN_BOTTLENECK = 4
@@ -105,45 +105,6 @@ def check_divisible(size_ZYX: tuple[int, ...], config: EncoderConfig) -> None:
             f"expected an image whose size is a multiple of {total} voxels (z, y, x), found {tuple(size_ZYX)}; "
             f"use patches of {fit}"
         )
-
-
-class InstanceNorm(nn.GroupNorm):
-    """Instance normalisation with scale and shift, as one group per channel.
-
-    The numbers are those of `nn.InstanceNorm3d`, but on a CPU it keeps channels-last tensors as they are, and a
-    convolution with its normalisation takes half the time. On CUDA autocast would run it in float32, so there it is
-    instance normalisation proper.
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__(channels, channels, eps)
-
-    def forward(self, x_BCZYX: Tensor) -> Tensor:
-        """Same shape."""
-        if x_BCZYX.device.type == "cpu":
-            return super().forward(x_BCZYX)
-        return functional.instance_norm(x_BCZYX, weight=self.weight, bias=self.bias, eps=self.eps)
-
-
-class Conv3d(nn.Conv3d):
-    """`nn.Conv3d`, also for single small maps on a CPU at full speed.
-
-    PyTorch leaves oneDNN for a batch of one with at most 20480 values along the first four axes
-    (`ConvParams::use_mkldnn`), and its own loop takes five times as long. The two halves of the map, with the slice
-    that each needs of the other, are a batch of two.
-    """
-
-    def forward(self, x_BCZYX: Tensor) -> Tensor:
-        """Same numbers as `nn.Conv3d`."""
-        batch, channels, z, y, _ = x_BCZYX.shape
-        small = batch == 1 and channels * z * y <= 20480 and z % 2 == 0
-        plain = self.kernel_size == (3, 3, 3) and self.stride == (1, 1, 1) and self.padding == (1, 1, 1)
-        if not (small and plain and x_BCZYX.device.type == "cpu"):
-            return super().forward(x_BCZYX)
-        padded = functional.pad(x_BCZYX, (0, 0, 0, 0, 1, 1))
-        halves = torch.cat([padded[:, :, : z // 2 + 2], padded[:, :, z // 2 :]])
-        first, second = functional.conv3d(halves, self.weight, self.bias, padding=(0, 1, 1)).chunk(2)
-        return torch.cat([first, second], dim=2)
 
 
 BLOCK: dict[str, Any] = {
