@@ -55,7 +55,7 @@ def main() -> None:
 
 def recipe(spacing: float) -> PreprocessConfig:
     return PreprocessConfig(
-        spacing_mm=(spacing,) * 3, extent="ct", body_crop=True, body_margin_mm=10.0, levels=3, chunk=48
+        spacing_mm=(spacing,) * 3, extent="ct", body_crop=True, body_margin_mm=10.0, levels=3, chunk=32
     )  # fmt: skip
 
 

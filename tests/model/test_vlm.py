@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from vol3d.config import from_tree, to_tree
 from vol3d.errors import CheckpointError, ConfigError
-from vol3d.model.decoder import PresenceHead
 from vol3d.model.encoder import EncoderConfig
+from vol3d.model.heads import PresenceHead
 from vol3d.model.text import TextConfig
 from vol3d.model.vlm import ModelConfig, Output, VisionLanguageModel, resolve_model
 

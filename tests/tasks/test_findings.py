@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vol3d.errors import ConfigError
-from vol3d.model.decoder import Output
+from vol3d.model.grounding import Output
 from vol3d.tasks.findings import (
     AlignConfig,
     FindingsConfig,

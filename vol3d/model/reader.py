@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from vol3d.errors import ConfigError
-from vol3d.model.decoder import SharedGrounding
 from vol3d.model.files import load_weights, read_config, save_module
 from vol3d.model.generate import GenerationConfig
+from vol3d.model.grounding import SharedGrounding
 from vol3d.model.language import LanguageModel, ReportTokenizer, load_tokenizer, resolve_language
 from vol3d.model.language_config import LanguageConfig
 from vol3d.model.vlm import VisionLanguageModel

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from vol3d.errors import ConfigError
 from vol3d.model.alignment import Alignment, Embeddings
-from vol3d.model.decoder import ContextualGrounding, ImageDecoder, Output, SharedGrounding
+from vol3d.model.decoder import ImageDecoder
 from vol3d.model.encoder import EncoderConfig, ImageEncoder, plan_encoder
 from vol3d.model.files import load_weights, read_config, save_module
 from vol3d.model.fusion import TextAdapter
+from vol3d.model.grounding import ContextualGrounding, Output, SharedGrounding
 from vol3d.model.text import TextConfig, resolve_text
 from vol3d.types import Zyx, ZyxMm
 
