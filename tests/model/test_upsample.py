@@ -29,7 +29,7 @@ def test_a_ramp_stays_a_ramp_between_the_outer_centres() -> None:
     assert line.tolist() == [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]
 
 
-def test_training_works_after_inference_and_on_the_meta_device() -> None:
+def test_training_works_after_inference_and_after_the_meta_device() -> None:
     with torch.inference_mode():
         upsample(torch.zeros(1, 1, 6, 6, 6), torch.zeros(1, 1, 12, 12, 12))
     x = torch.zeros(1, 1, 6, 6, 6, requires_grad=True)
