@@ -9,6 +9,7 @@ import shutil
 import statistics
 import threading
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -130,6 +131,10 @@ def build_one(job: Job) -> Outcome:
         return Outcome(study_id, "built", seconds=time.monotonic() - start)
     except (Vol3dError, OSError, MemoryError) as error:
         return Outcome(study_id, "quarantined", f"{type(error).__name__}: {error}")
+    except Exception as error:  # one study that nobody foresaw must not end a hundred thousand others
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno})"
+        return Outcome(study_id, "quarantined", f"not foreseen, please report: {what}")
     finally:
         late.cancel()
 

@@ -139,6 +139,19 @@ def test_bad_studies_are_quarantined_with_reasons_and_leave_when_mended(tmp_path
     assert listed == {"s02", "s03"}  # not asked about this time
 
 
+def test_an_error_that_nobody_foresaw_costs_one_study(tmp_path, monkeypatch):
+    def build(row, *args, **options):
+        if row.study_id == "s00":
+            return {}["missing"]
+        return build_cache_entry(row, *args, **options)
+
+    build_cache_entry = build_cache.build_entry
+    monkeypatch.setattr(build_cache, "build_entry", build)
+    summary = run(write_manifest(tmp_path, [write_study(tmp_path, n) for n in range(2)]), tmp_path / "cache")
+    assert summary.built == ["s01"]
+    assert "please report: KeyError: 'missing' (test_build_cache.py, line" in summary.quarantined["s00"]
+
+
 def test_a_mask_of_another_grid_is_refused(tmp_path):
     row = write_study(tmp_path, 0)
     shifted = GRID.crop((0, 0, 1), (20, 24, 29))
