@@ -21,9 +21,9 @@ from vol3d.errors import ConfigError
 from vol3d.text.knowledge import finding_texts
 from vol3d.text.labeler import finding_names
 from vol3d.text.organs import SIDES, Side, side_of, structure_in, structures
+from vol3d.text.uptake import needs_pet
 
 _DENIAL = re.compile(r"(?:no|without|absence of|negative for|free of|there (?:is|are) no)\b", re.I)
-_UPTAKE = re.compile(r"\b(?:fdg|avid|hyper-?metabolic|metabolically|uptake|tracer|suv\w*)\b", re.I)
 _ARTICLE = re.compile(r"^(?:the|an?)\s", re.I)
 
 
@@ -65,7 +65,7 @@ class FindingPrompts:
     @property
     def needs_pet(self) -> bool:
         """Only a PET can tell."""
-        return _UPTAKE.search(" ".join((self.name.replace("_", " "), *self.positive))) is not None
+        return needs_pet(" ".join((self.name.replace("_", " "), *self.positive)))
 
     @property
     def wordings(self) -> tuple[str, ...]:
