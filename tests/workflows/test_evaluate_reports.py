@@ -18,12 +18,14 @@ from vol3d.cache import Cache, Entry
 from vol3d.errors import GeometryError, Vol3dError
 from vol3d.export.nifti import write_nifti
 from vol3d.export.regrid import to_source_grid
+from vol3d.text.slots import take_numbers
 from vol3d.workflows.evaluate_consistency import evaluate_consistency
 from vol3d.workflows.evaluate_questions import evaluate_questions
 from vol3d.workflows.evaluate_reports import evaluate_reports, report_tables, score_study
 from vol3d.workflows.evidence import measure_masks
 from vol3d.workflows.printed import printed_text, reproduced
 from vol3d.workflows.records import load_record
+from vol3d.workflows.slots_filled import filled
 from vol3d.workflows.variants import KINDS, write_variants
 
 ROOT = Path(__file__).parents[2]
@@ -77,13 +79,16 @@ def true_sentence(entry: Entry, finding: dict[str, Any], studies: Path, folder: 
         z_mm=numbers.z_mm,
     )  # fmt: skip
     text = lesion_forms(told, f"{numbers.longest_diameter_mm:.1f} mm")[0]
-    return sentence(text, finding["organ"], [finding["name"]], [{**files, **asdict(numbers)}])
+    done = filled(take_numbers(text).template, [numbers], several=False)
+    assert done.text == text
+    out = sentence(text, finding["organ"], [finding["name"]], [{**files, **asdict(numbers)}])
+    return {**out, "numbers": [asdict(n) for n in done.numbers]}
 
 
 def sentence(text: str, section: str, phrases: list[str], measurements: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "text": text, "section": section, "phrases": phrases, "status": "supported", "probability": 0.97,
-        "measurements": measurements,
+        "measurements": measurements, "numbers": [],
     }  # fmt: skip
 
 
@@ -137,6 +142,46 @@ def test_a_number_that_its_mask_does_not_have_is_named(changed):
     evidence = changed(lie)["evidence"]
     assert evidence["numbers_not_reproduced"] == evidence["masks"]
     assert "suv_max 1" in evidence["not_reproduced"][0]
+
+
+def test_a_number_of_another_figure_or_thing_is_named(changed):
+    """Both are true numbers of the sentence's own masks, printed where another one belongs."""
+
+    def swap(record):
+        lesions = [s for s in record["sentences"] if s["measurements"]]
+        if len(lesions) < 2:
+            return
+        first, second = lesions[:2]
+        short = first["measurements"][0]["short_diameter_mm"]
+        long = first["measurements"][0]["longest_diameter_mm"]
+        first["text"] = first["text"].replace(f"{long:.1f} mm", f"{short:.1f} mm")
+        second["measurements"].append(first["measurements"][0])
+        for number in second["numbers"]:
+            number["thing"] = 1
+
+    evidence = changed(swap)["evidence"]
+    assert any("measured longest_diameter_mm" in wrong for wrong in evidence["not_reproduced"])
+    assert any("measured suv_max" in wrong for wrong in evidence["not_reproduced"])
+
+
+def test_a_number_that_is_not_recorded_is_named(changed):
+    def add(record):
+        for told in record["sentences"]:
+            told["numbers"] = told["numbers"][:-1]
+
+    assert "numbers printed" in changed(add)["evidence"]["not_reproduced"][0]
+
+
+def test_a_finding_that_nothing_was_asked_of_is_named(changed):
+    def add(record):
+        record["sentences"] += [
+            sentence("No lesion or cirrhosis in the liver.", "liver", ["liver lesion"], []),
+            sentence("No lesion in the spleen.", "spleen", ["liver lesion"], []),
+            sentence("No lesion in the left kidney.", "kidneys", ["right renal lesion"], []),
+        ]
+
+    evidence = changed(add)["evidence"]
+    assert evidence["sentences_without_evidence"] == 12
 
 
 def test_a_recorded_measurement_that_is_not_the_masks_is_named(changed):

@@ -124,6 +124,32 @@ LIES = [
     ("other", "Status after cholecystectomy.", "cannot be checked", ""),
     ("other", "The examination was performed on a new scanner.", "cannot be checked", ""),
     ("bladder", "Lesion in the bladder.", "cannot be checked", "in this place"),
+    (
+        "lungs",
+        "No lesion, emphysema or consolidation in the left lung.",
+        "cannot be checked",
+        "was not trained on what",
+    ),
+    (
+        "lungs",
+        "No mass, bronchiectasis or atelectasis in the left lung.",
+        "cannot be checked",
+        "was not trained on what",
+    ),
+    ("spine", "No fracture or lesion in the spine.", "cannot be checked", "was not trained on what"),
+    ("spleen", "No lesion or cirrhosis in the spleen.", "cannot be checked", "was not trained on what"),
+    ("spleen", "No lesion or rupture in the spleen.", "cannot be checked", "nothing tells what it means by rupture"),
+    ("liver", "Lesion in the liver, emphysema in the lungs.", "cannot be checked", ""),
+    ("liver", "Lesion in the liver and pneumonia.", "cannot be checked", "pneumonia"),
+    ("liver", "Lesion in the liver, likely benign.", "cannot be checked", "likely"),
+    (
+        "liver",
+        "A <size_1> FDG-avid lesion and a <size_2> non-avid lesion in the liver.",
+        "cannot be checked",
+        "several",
+    ),
+    ("liver", "Twelve millimetre lesion in the liver.", "not supported", "Twelve"),
+    ("liver", "Lesion in the liver, Bosniak IV.", "not supported", "Bosniak IV"),
 ]
 
 
@@ -165,6 +191,44 @@ def test_like_sentences_get_things_by_size_and_no_thing_is_told_twice(ask):
     assert several.text == f"Two lesions in the liver, {sizes[0]:.1f} mm and {sizes[1]:.1f} mm."
 
 
+def test_each_part_of_a_sentence_has_its_own_numbers(ask, tmp_path):
+    """Checked by hand against the masks of the lesions told alone."""
+    liver, nodule = ask(FIVE).told(("liver", "Hyperdense lesion in the liver."), ("lungs", "Nodule in the right lung."))
+    (both,) = ask(FIVE, tmp_path).told(
+        ("other", "Hyperdense lesion in the liver, <size_1>; nodule in the right lung, <size_2>, volume <volume_1>.")
+    )
+    one, other = liver.lesions[0].measurement, nodule.lesions[0].measurement
+    assert abs(one.longest_diameter_mm - other.longest_diameter_mm) > 1
+    assert both.text == (
+        f"Hyperdense lesion in the liver, {one.longest_diameter_mm:.1f} mm; nodule in the right lung, "
+        f"{other.longest_diameter_mm:.1f} mm, volume {other.volume_ml:.1f} ml."
+    )
+    assert [(n.figure, n.thing) for n in both.numbers] == [
+        ("longest_diameter_mm", 0), ("longest_diameter_mm", 1), ("volume_ml", 1),
+    ]  # fmt: skip
+
+
+def test_numbers_of_which_nothing_tells_whose_they_are_are_left_out(ask):
+    study = ask(CT)
+    places, second = study.told(
+        ("lungs", "Nodules in the right lung (<size_1>) and in the left lung (<size_2>)."),
+        ("liver", "Lesion in the liver, <size_1>, <size_2>."),
+    )  # fmt: skip
+    for grounded in (places, second):
+        assert not re.search(r"\d", grounded.text), grounded
+        assert "without numbers" in grounded.reason or grounded.status != "supported"
+    assert ask(FIVE).told(("liver", "Lesion in the liver, <size_1>, <size_2>."))[0].text == "Lesion in the liver."
+
+
+def test_the_short_axis_is_the_short_axis(ask):
+    (told,) = ask(FIVE).told(("lungs", "Nodule in the right lung, short axis <size_1>."))
+    size = told.lesions[0].measurement
+    assert size.short_diameter_mm < size.longest_diameter_mm - 1
+    assert told.text == f"Nodule in the right lung, short axis {size.short_diameter_mm:.1f} mm."
+    (length,) = ask(FIVE).told(("lungs", "Nodule in the right lung, craniocaudal extent <size_1>."))
+    assert not re.search(r"\d", length.text)
+
+
 def test_what_is_out_of_view_is_neither_denied_nor_claimed(ask):
     study = ask(FIVE)  # no kidneys in it, the spleen is cut
     denied, visible, outside, spleen = study.told(
@@ -179,20 +243,32 @@ def test_what_is_out_of_view_is_neither_denied_nor_claimed(ask):
 
 
 def test_without_a_pet_no_uptake_is_told(ask):
+    """Of a model that hears no words of uptake, so that only the rule can know."""
     study = ask(CT)
     present = [f for f in study.entry.findings if f["present"]]
     assert present, "the phantom needs a lesion"
     where = present[0]["name"]
-    avid, plain, size = study.told(
-        ("other", f"FDG-avid {where}, SUVmax <suv_max_1>."), ("other", f"{where}, SUVmax <suv_max_1>."),
-        ("impression", f"{where}, <size_1>."),
-    )  # fmt: skip
-    assert avid.status != "supported"
+
+    def deaf(entry, phrases):
+        return oracle(entry, [re.sub(r"(?:FDG|tracer)-avid ", "", p) for p in phrases])
+
+    known = Known([*TRAINED, "FDG-avid liver lesion"])
+    evidences = Evidences(deaf, Calibration())
+    lesions = Lesions(evidences.of(study.entry), None, {})
+    drafts = [
+        Draft("other", f"FDG-avid {where}, SUVmax <suv_max_1>."), Draft("other", f"{where}, SUVmax <suv_max_1>."),
+        Draft("impression", f"{where}, <size_1>."), Draft("spleen", "No FDG-avid lesion of the spleen."),
+    ]  # fmt: skip
+    avid, plain, size, denied = ground(drafts, evidences.of(study.entry), known, lesions)
+    assert avid.status == denied.status == "cannot be checked"
+    assert "only a PET" in avid.reason
     assert plain.status == "supported"
     assert "SUV" not in plain.text
     assert "without numbers" in plain.reason
     assert size.status == "supported"
     assert re.search(r"\d mm\.$", size.text)
+    written = TemplateWriter(known, evidences).write_report(study.entry, Context())
+    assert not any("FDG" in d.sentence for d in written)
 
 
 def test_every_printed_number_comes_out_of_the_exported_masks(ask, tmp_path):

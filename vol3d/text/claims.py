@@ -37,13 +37,13 @@ _DESCRIPTIONS = (
     r"thick\w*|thin", "irregular", "spontaneous",
 )  # fmt: skip
 """Words that narrow a thing, one bit each; what no expression here or among the neutral words knows is no claim."""
-_DESCRIBED = tuple(re.compile(rf"(?<![\w-])(?:{p})(?![\w-])", re.I) for p in _DESCRIPTIONS)
+DESCRIBED = tuple(re.compile(rf"(?<![\w-])(?:{p})(?![\w-])", re.I) for p in _DESCRIPTIONS)
 NON_AVID = next(i for i, p in enumerate(_DESCRIPTIONS) if p.startswith("non-?avid"))
 DIRECTED = sum(
     1 << i for i, p in enumerate(_DESCRIPTIONS) if re.match(r"upper|middle|lower|ap\(|anterior|posterior", p)
 )
 """Descriptions that a mirrored body no longer fits."""
-_NEUTRAL = re.compile(
+NEUTRAL = re.compile(
     r"(?:an?|the|no|not|nor|or|and|any|of|in|on|at|with|within|without|is|are|was|were|be|been|there|this|it|evidence|"
     r"signs?|findings?|seen|observed|detected|identified|noted|visible|visuali[sz]ed|present|found|demonstrated|focal|"
     r"imaged|scanned|field|view|clear|normal|unremarkable|natural|free|left|right|sided?|left-sided|right-sided|also|all|"
@@ -212,7 +212,7 @@ def _same_unit(sentence: str, one: Mention, other: Mention) -> bool:
 def _claim(sentence: str, thing: list[Mention], avid: list[Mention], denial: bool, cold: bool) -> Claim:
     unit = unit_at(sentence, thing[0].start)
     clause = sentence[unit.start : unit.end]
-    described = sum(1 << i for i, p in enumerate(_DESCRIBED) if p.search(clause))
+    described = sum(1 << i for i, p in enumerate(DESCRIBED) if p.search(clause))
     organs = {m.organ for m in thing}
     last = thing[-1]
     return Claim(
@@ -231,9 +231,9 @@ def _understood(clause: str, mentions: list[Mention], offset: int) -> bool:
     for mention in mentions:
         rest[max(0, mention.start - offset) : mention.end - offset] = " " * (mention.end - max(offset, mention.start))
     text = "".join(rest)
-    for pattern in _DESCRIBED:
+    for pattern in DESCRIBED:
         text = pattern.sub(" ", text)
-    return all(_NEUTRAL.fullmatch(word) for word in re.findall(r"[\w-]+", text))
+    return all(NEUTRAL.fullmatch(word) for word in re.findall(r"[\w-]+", text))
 
 
 def _clear_organs(sentence: str) -> list[Claim]:
@@ -242,7 +242,7 @@ def _clear_organs(sentence: str) -> list[Claim]:
     whole = _CLEAR.search(sentence) and not _ASPECT.search(sentence) and len(named) == 1
     if not whole or re.search(r"\bno[rt]?\b|\b(?:ab|un)normal", sentence, re.I):
         return []
-    if any(p.search(sentence) for p in _DESCRIBED) or not _understood(sentence, [], 0):
+    if any(p.search(sentence) for p in DESCRIBED) or not _understood(sentence, [], 0):
         return []
     sides = {m.group().lower() for m in re.finditer(r"\b(?:left|right)\b", sentence, re.I)}
     return [Claim(frozenset(), named.pop(), side_of(sentence), 0, False, True)] if len(sides) < 2 else []

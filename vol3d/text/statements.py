@@ -7,29 +7,22 @@ The kinds are told apart by words alone. What they are worth is decided by `vol3
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 from vol3d.text.assertion import status_of
 from vol3d.text.grounding import grounding_phrase
-from vol3d.text.labeler import find_mentions
 from vol3d.text.mentions import laterality, references_to_prior
 from vol3d.text.questions import NOT_IN_VIEW, normalise
 from vol3d.text.reports import organs_in
 from vol3d.text.slots import SLOT
+from vol3d.text.things import families_in, names_several, specific_families, stray_words, thing_spans
 
 Kind = Literal["present", "absent", "outside", "partly", "change", "other"]
 SideWord = Literal["left", "right", "bilateral"] | None
 
-FOCAL, NODE = "focal", "node"
-_FOCAL = re.compile(
-    r"\b(?:lesions?|nodul\w*|mass(?:es)?|tumou?rs?|metasta\w+|malignan\w+|neoplas\w+|sarcomas?|carcinomas?|lymphomas?|"
-    r"abnormalit(?:y|ies)|foc(?:us|i)|neoformations?)\b"
-)
-_NODE = re.compile(r"\b(?:lymph )?nod(?:es?|al)\b|\blymphadenopath\w+|\badenopath\w+")
-_ATTRIBUTES = ("fdg_avid", "physiological_uptake")
-"""Findings of the labeler that say how something looks, not that it is there: "nodule without FDG uptake"."""
 _CLEAR = re.compile(r"\b(?:clear|unremarkable|normal|homogeneous|intact|within normal limits|no abnormalit\w+)\b")
 _PARTLY = re.compile(
     r"\b(?:only )?(?:partly|partially|incompletely) (?:included|imaged|covered|shown|visible|in view)\b"
@@ -39,7 +32,9 @@ _IMAGED = re.compile(
     r"\b(?:part|portion|section|region)s? (?:shown|visible|included|in view)\b|"
     r"\bin (?:the )?(?:field of view|fov|images?|scan|view)\b"
 )
-_PART = re.compile(r";\s*|,?\s*\bbut\s+|,\s*(?:and\s+)?(?=(?:no|without)\b)|\.\s+(?=[A-Z])")
+_PART = re.compile(
+    r";\s*|,?\s*\bbut\s+|,\s*(?:and\s+)?(?=(?:no|without)\b)|\s+and\s+(?=(?:no|without)\b)|\.\s+(?=[A-Z])"
+)
 _CUE = re.compile(
     r"\b(?:no|without|absence of|lack of|free of|free from|negative for|nor|not any)\b"
     r"(?:\s+(?:\w+\s+)?(?:evidence|signs?|suspicion|indications?) (?:of|for))?\s*",
@@ -55,6 +50,12 @@ _GENERAL = re.compile(
     r"parts?|field|view|region|area|scan|images?|seen|observed|detected|identified|found|noted|present|sided?)"
 )
 """Words that make a denial no narrower."""
+_OPINION = re.compile(
+    r"\b(?:likely|probabl[ey]|possibl[ey]|presumabl[ey]|suspicious (?:for|of)|suspected|suggest(?:s|ive|ing)?|"
+    r"(?:consistent|compatible|in keeping) with|favou?r(?:s|ed|ing)?|represent(?:s|ing)?)\b",
+    re.I,
+)
+"""What a reader concludes from a thing; no mask shows it."""
 _SEVERAL = re.compile(r"\b(?:multiple|several|numerous|many|both|bilateral\w*|all|scattered|various|few)\b", re.I)
 _COUNTS = {
     "single": 1, "solitary": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
@@ -64,6 +65,18 @@ _COUNT = re.compile(rf"\b({'|'.join(_COUNTS)})\b(?! (?:of|side))", re.I)
 _NAMES_WITH_DIGITS = re.compile(
     r"\b[CTLS]\d{1,2}(?:\s*[-/]\s*[CTLS]?\d{1,2})?\b|\bsegments?\s+\d\w*(?:\s*(?:/|and|,)\s*\d\w*)*|"
     r"\b(?:18-?F|F-?18|68-?Ga|Ga-?68)\b|\bstations?\s+\d{1,2}[RL]?\b|\b\d{1,2}[RL]\b",
+    re.I,
+)
+
+_GRADE = re.compile(
+    r"\b(?:(?i:bosniak|grade|stage|deauville|fleischner|(?:bi|li|pi|ti|lung|coronary)-?rads|category|class)\s+"
+    r"(?:[IVX]+[ab]?|\d[abcx]?)|[pc]?T[0-4][a-c]?N[0-3][a-c]?(?:M[01][a-c]?)?)\b"
+)
+_TEENS = "eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen|dozens?|hundreds?"
+_TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+_IN_WORDS = re.compile(
+    rf"\b(?:{_TEENS}|(?:{_TENS})(?:-\w+)?)\b|\b(?:{'|'.join(_COUNTS)}|half a|a)[\s-]+"
+    r"(?:mm|cm|ml|millimet\w+|centimet\w+|millilit\w+)\b",
     re.I,
 )
 
@@ -86,20 +99,26 @@ class Statement:
     """About more than one thing."""
     count: int | None = None
     """How many it says there are, in words."""
+    specific: frozenset[str] = frozenset()
+    """Those of `families` that words about lesions or nodes do not cover: an effusion, emphysema."""
+    stray: tuple[str, ...] = ()
+    """Words of its own items that name nothing known: "pneumonia" in "lesion in the liver and pneumonia"."""
+    apart: bool = False
+    """It names several things, each with its own article or place, in one clause."""
+    start: int = 0
+    """Where its words begin in the sentence; they end where the next statement's begin."""
 
 
 def loose_numbers(sentence: str) -> list[str]:
-    """Digits that no slot stands for and that name no vertebra, segment, station or isotope."""
+    """Numbers that no slot stands for and that name no vertebra, segment, station or isotope.
+
+    Digits; words before a unit ("twelve millimetres"); grades and classes ("Bosniak IV"); counts above ten.
+    """
     text = re.sub(r"^\s*\d{1,2}[.)]\s+", "", SLOT.sub(" ", sentence))
-    return re.findall(r"[\w.,]*\d[\w.,]*", _NAMES_WITH_DIGITS.sub(" ", text))
-
-
-def families_in(text: str) -> frozenset[str]:
-    """Kinds of things that a text names, whatever it says of them."""
-    lower = text.lower()
-    found = {m.finding for m in find_mentions(text) if not m.finding.startswith(_ATTRIBUTES)}
-    found |= {FOCAL} if _FOCAL.search(lower) else set()
-    return frozenset(found | ({NODE} if _NODE.search(lower) else set()))
+    text = _NAMES_WITH_DIGITS.sub(" ", text)
+    graded = [m.group() for m in _GRADE.finditer(text)]
+    digits = re.findall(r"[\w.,]*\d[\w.,]*", _GRADE.sub(" ", text))
+    return [*graded, *digits, *(m.group() for m in _IN_WORDS.finditer(text))]
 
 
 @lru_cache(maxsize=4096)
@@ -116,16 +135,24 @@ def statements_of(sentence: str, section: str = "") -> tuple[Statement, ...]:
     place = section if organs else ""
     side: SideWord = None
     out: list[Statement] = []
-    for part in _PART.split(sentence):
+    for start, part in _parts(sentence):
         if not re.search(r"\w", SLOT.sub("", part)):
             continue
         named = tuple(dict.fromkeys(organ for _, _, organ in organs_in(part)))
         side = laterality(part) or (side if not named else None)
         if named:
             organs, place = named, ""
-        out.append(replace(_statement(part, place), organs=organs, side=side))
+        out.append(replace(_statement(part, place), organs=organs, side=side, start=start))
     told = [s for s in out if s.kind != "other"]
     return tuple(told or out[:1] or [Statement(kind="other")])
+
+
+def _parts(sentence: str) -> Iterator[tuple[int, str]]:
+    at = 0
+    for between in _PART.finditer(sentence):
+        yield at, sentence[at : between.start()]
+        at = between.end()
+    yield at, sentence[at:]
 
 
 def _statement(part: str, place: str) -> Statement:
@@ -133,7 +160,7 @@ def _statement(part: str, place: str) -> Statement:
     imaged = _IMAGED.search(lower) is not None
     if normalise(part, "open") == NOT_IN_VIEW:
         return Statement(kind="outside")
-    spans = _spans(part)
+    spans = thing_spans(part)
     said = {status_of(part, *span) for span in spans}
     families = families_in(part)
     if said - {"absent"}:
@@ -141,25 +168,26 @@ def _statement(part: str, place: str) -> Statement:
         count = _COUNTS[number[1].lower()] if number else None
         several = (count or 1) > 1 or bool(_SEVERAL.search(lower)) or any(_plural(lower[a:b]) for a, b in spans)
         phrase = _placed(grounding_phrase(part), place)
-        return Statement(kind="present", phrase=phrase, families=families, several=several, count=count)
+        return Statement(
+            kind="present",
+            phrase=phrase,
+            families=families,
+            several=several,
+            count=count,
+            specific=specific_families(part, denied=False),
+            stray=(*stray_words(part), *_OPINION.findall(part)),
+            apart=names_several(part),
+        )
     if said:
-        return Statement(kind="absent", phrase=_specific(part, place, spans), families=families, imaged=imaged)
+        return Statement(
+            kind="absent", phrase=_specific(part, place, spans), families=families, imaged=imaged,
+            specific=specific_families(part, denied=True), stray=stray_words(_CUE.sub(" ", part)),
+        )  # fmt: skip
     if _PARTLY.search(lower):
         return Statement(kind="partly")
     if _CLEAR.search(lower) and (organs_in(part) or place):
         return Statement(kind="absent", imaged=imaged)
     return Statement(kind="other")
-
-
-def _spans(part: str) -> list[tuple[int, int]]:
-    """Where things are named."""
-    lower = part.lower()
-    found = [(m.start(), m.end()) for pattern in (_FOCAL, _NODE) for m in pattern.finditer(lower)]
-    for mention in find_mentions(part):
-        if not mention.finding.startswith(_ATTRIBUTES):
-            shift = max(part.find(mention.sentence), 0)
-            found.append((mention.start + shift, mention.end + shift))
-    return sorted(set(found))
 
 
 def _plural(word: str) -> bool:

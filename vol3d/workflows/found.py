@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vol3d.text.organs import SIDES
-from vol3d.text.statements import FOCAL, NODE
+from vol3d.text.things import FOCAL, NODE
 from vol3d.workflows.evidence import SAME_THING, Evidence, Part, shared_voxels
 from vol3d.workflows.known import Known, Thing
 
@@ -26,8 +26,9 @@ def things_found(known: Known, evidence: Evidence) -> list[Found]:
 
     What phrases without a place find counts only where nothing else was found.
     """
-    finer = {(t.organ, "side") for t in known.plain if t.side in SIDES}
-    finer |= {(t.organ, NODE) for t in known.plain if t.kind == NODE}
+    things = known.shown_by(evidence.entry.images)
+    finer = {(t.organ, "side") for t in things if t.side in SIDES}
+    finer |= {(t.organ, NODE) for t in things if t.kind == NODE}
 
     def rank(thing: Thing) -> tuple[bool, bool, float]:
         coarse = thing.side not in SIDES and (thing.organ, "side") in finer
@@ -35,7 +36,7 @@ def things_found(known: Known, evidence: Evidence) -> list[Found]:
         return thing.organ is None, coarse, -evidence.probability(thing.phrase)
 
     out: list[Found] = []
-    for thing in sorted(known.plain, key=rank):
+    for thing in sorted(things, key=rank):
         most = TOUCHING if thing.organ is None else SAME_THING
         for part in evidence.parts(thing.phrase, thing.side):
             if not overlaps(part, [f.part for f in out], most):

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from vol3d.text.grounding import grounding_phrase
 from vol3d.text.organs import SIDES
-from vol3d.text.statements import Statement, families_in, loose_numbers, statements_of
+from vol3d.text.slots import slot_names
+from vol3d.text.statements import Statement, loose_numbers, statements_of
+from vol3d.text.things import families_in
+from vol3d.text.uptake import needs_pet
 from vol3d.workflows.drafts import Draft
 from vol3d.workflows.evidence import Evidence, body_sides
 from vol3d.workflows.known import NEIGHBOURS, OPEN_ENDED, Known
 from vol3d.workflows.lesions import Lesion, Lesions
-from vol3d.workflows.slots_filled import CannotFill, fill_measured, shown, without_numbers
+from vol3d.workflows.slots_filled import CannotFill, Number, counted_anew, filled, shown, without_numbers
 
 Status = Literal["supported", "not supported", "contradicted", "cannot be checked"]
 _WORST: tuple[Status, ...] = ("contradicted", "not supported", "cannot be checked", "supported")
@@ -43,6 +46,8 @@ class Grounded:
     probability: float | None = None
     """That what it states is so; None where it cannot be checked."""
     lesions: tuple[Lesion, ...] = ()
+    numbers: tuple[Number, ...] = ()
+    """Every number of `text` in reading order; `Number.thing` counts `lesions`."""
 
 
 @dataclass
@@ -77,7 +82,8 @@ def _statements(draft: Draft, known: Known) -> tuple[Statement, ...]:
     parsed = next(iter(statements_of(draft.sentence, draft.section)))
     families = frozenset[str]().union(*(families_in(p) for p in draft.phrases))
     phrase = draft.phrases[0] if draft.claim == "present" else ""
-    return (replace(parsed, kind=draft.claim, phrase=phrase, families=families),)
+    plain = replace(parsed, specific=frozenset(), stray=(), apart=False, start=0)  # the writer knows what it claims
+    return (replace(plain, kind=draft.claim, phrase=phrase, families=families),)
 
 
 def _asked(draft: Draft, statement: Statement, known: Known) -> list[str]:
@@ -91,12 +97,20 @@ def _phrases(draft: Draft, statement: Statement, known: Known) -> list[str]:
         return [statement.phrase]
     if statement.kind != "absent":
         return []
-    return list(draft.phrases) or known.denying(statement.families, statement.organs, statement.side)
+    if draft.phrases:
+        return list(draft.phrases)
+    return known.denying(statement.families, statement.organs, statement.side, statement.specific)
 
 
 def _judge(draft: Draft, statement: Statement, evidence: Evidence, known: Known, lesions: Lesions) -> _Verdict:
     if loose := loose_numbers(draft.sentence):
         return _Verdict("not supported", f"it holds numbers that no measurement fills: {', '.join(loose)}")
+    if statement.stray:
+        return _Verdict("cannot be checked", f"nothing tells what it means by {', '.join(statement.stray)}")
+    if statement.apart:
+        return _Verdict("cannot be checked", "it names several things at once; each needs a clause of its own")
+    if "pet" not in evidence.entry.images and _of_uptake(draft, statement, known):
+        return _Verdict("cannot be checked", "only a PET can show it, and the study has none")
     places = known.places(draft.sentence, statement.organs, statement.side)
     match statement.kind:
         case "present":
@@ -112,11 +126,18 @@ def _judge(draft: Draft, statement: Statement, evidence: Evidence, known: Known,
     return _Verdict("cannot be checked", "it states nothing that a mask could show")
 
 
+def _of_uptake(draft: Draft, statement: Statement, known: Known) -> bool:
+    """Whether what is stated, or what would have to be asked for it, speaks of uptake; numbers are measured apart."""
+    asked = _phrases(draft, statement, known)
+    stated = grounding_phrase(draft.sentence) if statement.kind == "absent" and draft.claim is None else ""
+    return any(needs_pet(text) for text in (*asked, stated))
+
+
 def _present(
     draft: Draft, statement: Statement, evidence: Evidence, known: Known, lesions: Lesions, places: list[str] | None
 ) -> _Verdict:
     phrase = statement.phrase
-    if phrase not in known.trained and not known.knows(statement.families, statement.organs):
+    if phrase not in known.trained and not known.knows(statement.families, statement.organs, statement.specific):
         return _Verdict("cannot be checked", "the checkpoint was not trained on anything of the kind in this place")
     probability = evidence.probability(phrase)
     verdict = _Verdict("not supported", "", probability, (phrase,), several=statement.several)
@@ -245,15 +266,38 @@ def _settle(draft: Draft, statements: tuple[Statement, ...], verdicts: list[_Ver
     text = draft.sentence
     if any(v.partly for v in verdicts):
         text = f"{text.rstrip().rstrip('.')} in the part shown."
-    if not used:
-        if shown(text) != text:
-            return replace(out, status="not supported", reason="it gives numbers of nothing that is there")
-        return replace(out, text=text)
-    several = any(v.several for v in verdicts)
     try:
-        return replace(out, text=fill_measured(text, [lesion.measurement for lesion in used], several))
+        return replace(out, **_filled(text, statements, verdicts, lesions, used))
+    except _NumbersOfNothing:
+        return replace(out, status="not supported", reason="it gives numbers of nothing that is there", lesions=())
     except CannotFill as why:
         phrase = grounding_phrase(draft.sentence)
-        if "uptake" in phrase or "avid" in phrase or "metabol" in phrase:
+        if needs_pet(phrase):
             return replace(out, status="cannot be checked", reason=str(why), lesions=(), probability=None)
         return replace(out, text=without_numbers(phrase), reason=f"{out.reason}; told without numbers: {why}")
+
+
+class _NumbersOfNothing(Exception):  # noqa: N818
+    """A slot stands in a part that is about nothing that is there."""
+
+
+def _filled(
+    text: str, statements: Sequence[Statement], verdicts: Sequence[_Verdict], lesions: Lesions, used: Sequence[Lesion]
+) -> dict[str, Any]:
+    """Text and numbers of a sentence; every statement's slots are filled from its own things alone."""
+    pieces: list[str] = []
+    numbers: list[Number] = []
+    at = 0
+    for i, (statement, verdict) in enumerate(zip(statements, verdicts, strict=True)):
+        stop = statements[i + 1].start if i + 1 < len(statements) else len(text)
+        piece, at = text[at:stop], stop
+        if slot_names(piece):
+            mine = [lesion for n in verdict.candidates if (lesion := lesions.lesion(n)) is not None]
+            if not mine:
+                raise _NumbersOfNothing
+            apart = verdict.several and (statement.side == "bilateral" or len(statement.organs) > 1)
+            done = filled(counted_anew(piece), [f.measurement for f in mine], verdict.several, apart=apart)
+            numbers += [replace(n, thing=used.index(mine[n.thing])) for n in done.numbers]
+            piece = done.text
+        pieces.append(piece)
+    return {"text": "".join(pieces), "numbers": tuple(numbers)}

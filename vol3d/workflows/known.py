@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +10,9 @@ from vol3d.checkpoint import Checkpoint
 from vol3d.text.mentions import laterality
 from vol3d.text.organs import SIDES, structure_in, structures
 from vol3d.text.reports import organs_in
-from vol3d.text.statements import FOCAL, NODE, SideWord, families_in
+from vol3d.text.statements import SideWord
+from vol3d.text.things import FOCAL, NODE, families_in
+from vol3d.text.uptake import needs_pet
 
 WITNESSES: dict[str, tuple[str, ...]] = {
     "lung": ("lung", "lung_lower_lobe"), "pleura": ("lung",), "airways": ("lung", "trachea"), "pericardium": ("heart",),
@@ -85,21 +87,41 @@ class Known:
                 best[key] = thing
         return sorted(best.values(), key=lambda t: (t.organ is None, t.side in (None, "bilateral"), t.kind == FOCAL))
 
-    def knows(self, families: frozenset[str], organs: tuple[str, ...] = ()) -> bool:
+    def knows(
+        self, families: frozenset[str], organs: tuple[str, ...] = (), specific: frozenset[str] = frozenset()
+    ) -> bool:
         """Whether it was trained on anything of the kind, in one of the organs where some are named.
 
         Phrases without an organ count for any only if there are no others: a checkpoint that knows lesions of the liver
-        and of the lungs has not learnt those of the bladder.
+        and of the lungs has not learnt those of the bladder. Each of `specific` needs training of its own.
         """
-        found = {t.organ for t in self.things if self._same(t, families)}
-        return bool(found) and (not organs or found == {None} or not found.isdisjoint(organs))
+        for wanted in _groups(families, specific):
+            found = {t.organ for t in self.things if self._same(t, wanted)}
+            if not found or (organs and found != {None} and found.isdisjoint(organs)):
+                return False
+        return True
 
-    def denying(self, families: frozenset[str], organs: tuple[str, ...], side: SideWord) -> list[str]:
+    def denying(
+        self,
+        families: frozenset[str],
+        organs: tuple[str, ...],
+        side: SideWord,
+        specific: frozenset[str] = frozenset(),
+    ) -> list[str]:
         """The phrases that must all be absent for a denial to hold; [] if it cannot be checked.
 
         For an organ, only those that name it: "primary tumour" being absent says nothing of the liver. Every organ that
-        is denied must have one.
+        is denied must have one, and so must each of `specific`: lesions that are absent say nothing of emphysema.
         """
+        out: list[str] = []
+        for wanted in _groups(families, specific):
+            phrases = self._denying(wanted, organs, side)
+            if not phrases:
+                return []
+            out += phrases
+        return list(dict.fromkeys(out))
+
+    def _denying(self, families: frozenset[str], organs: tuple[str, ...], side: SideWord) -> list[str]:
         found = [t for t in self.plain if self._same(t, families)]
         if not organs:
             return [t.phrase for t in found]
@@ -112,6 +134,10 @@ class Known:
                 return []
             out += [t.phrase for t in (sided if {t.side for t in sided} == wanted else here)]
         return out
+
+    def shown_by(self, images: Collection[str]) -> list[Thing]:
+        """`plain` without what only a PET can show, where there is none."""
+        return [t for t in self.plain if "pet" in images or not needs_pet(t.phrase)]
 
     def places(self, text: str, organs: tuple[str, ...], side: SideWord) -> list[str] | None:
         """Phrases that ask for the structures a text speaks of; None where the checkpoint knows none of them.
@@ -136,6 +162,12 @@ class Known:
     @staticmethod
     def _same(thing: Thing, families: frozenset[str]) -> bool:
         return not families or bool(thing.families & families)
+
+
+def _groups(families: frozenset[str], specific: frozenset[str]) -> list[frozenset[str]]:
+    """Kinds that one trained thing can answer for: all general ones together, each specific one alone."""
+    general = families - specific
+    return [*([general] if general or not specific else []), *(frozenset({name}) for name in sorted(specific))]
 
 
 def _rank(thing: Thing) -> tuple[int, bool, bool, int, str]:

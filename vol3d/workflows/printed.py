@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ from preprocessing.reading import read_mask
 from vol3d.cache import Entry
 from vol3d.errors import GeometryError
 from vol3d.metrics.report_claims import report_text
-from vol3d.text.mentions import Quantity, quantities
+from vol3d.text.mentions import Quantity, laterality, quantities
+from vol3d.text.organs import SIDES
+from vol3d.text.reports import organs_in
 from vol3d.text.slots import take_numbers
-from vol3d.text.statements import loose_numbers
+from vol3d.text.statements import loose_numbers, statements_of
+from vol3d.text.things import families_in
 from vol3d.workflows.evidence import Measurement, measure_masks
 
 SUPPORTED = "supported"
@@ -44,9 +47,32 @@ def printed_text(record: Mapping[str, Any]) -> str:
 
 
 def without_evidence(record: Mapping[str, Any]) -> list[str]:
-    """Printed sentences that point neither at a mask nor at anything that was looked for and not found."""
+    """Printed sentences that point neither at a mask nor at anything that was looked for and not found, or that name a
+    finding, an organ or a side of which nothing was asked.
+
+    Read from the printed words, not from what the judging said of them, so that it can find a fault of the judging.
+    """
     printed = [s for s in record["sentences"] if s["status"] == SUPPORTED]
-    return [s["text"] for s in printed if not s["measurements"] and (not s["phrases"] or s["probability"] is None)]
+    return [
+        s["text"]
+        for s in printed
+        if (not s["measurements"] and (not s["phrases"] or s["probability"] is None)) or _unasked(s)
+    ]
+
+
+def _unasked(sentence: Mapping[str, Any]) -> list[str]:
+    """What a printed sentence names and none of its phrases does."""
+    stated = [s for s in statements_of(str(sentence["text"])) if s.kind in ("present", "absent")]
+    asked = " ; ".join(sentence["phrases"])
+    out = {*frozenset().union(*(s.specific for s in stated)) - families_in(asked)}
+    places = {organ for _, _, organ in organs_in(asked)}
+    if places:
+        out |= {organ for s in stated for organ in s.organs} - places
+    out.update(word for s in stated for word in s.stray if word.lower() not in asked.lower())
+    side, asked_side = laterality(str(sentence["text"])), laterality(asked)
+    if stated and side in SIDES and asked_side in SIDES and side != asked_side:
+        out.add(str(side))
+    return sorted(out)
 
 
 @dataclass(frozen=True)
@@ -87,14 +113,26 @@ def reproduced(record: Mapping[str, Any], folder: Path, entry: Entry) -> Reprodu
                 for name in Measurement.__dataclass_fields__
                 if told[name] != figures[-1].get(name)
             ]
-        for kind, number, unit in _printed_numbers(sentence["text"]):
-            numbers += 1
-            known = [f[name] for f in figures for name in _FIGURES.get(kind, ()) if f.get(name) is not None]
-            if not any(_as_printed(value, number, unit) == number for value in known):
-                wrong.append(f"{sentence['text']!r}: {kind} {number}{unit}, measured {_listed(known)}")
+        wrong += _wrong_numbers(sentence, figures)
+        numbers += len(sentence["numbers"])
         loose = loose_numbers(take_numbers(sentence["text"]).template)
         wrong += [f"{sentence['text']!r}: {number} is no measurement" for number in loose]
     return Reproduction(len(measured), numbers, tuple(dict.fromkeys(wrong)))
+
+
+def _wrong_numbers(sentence: Mapping[str, Any], figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Each printed number against the figure that it is recorded to be, of the thing that it is recorded to be of."""
+    text, told = str(sentence["text"]), sentence["numbers"]
+    printed = list(_printed_numbers(text))
+    if len(printed) != len(told):
+        yield f"{text!r}: {len(printed)} numbers printed, {len(told)} recorded"
+        return
+    for (kind, number, unit), source in zip(printed, told, strict=True):
+        value = figures[source["thing"]].get(source["figure"]) if source["thing"] < len(figures) else None
+        if source["figure"] not in _FIGURES.get(kind, ()):
+            yield f"{text!r}: {kind} {number}{unit} is recorded as {source['figure']}"
+        elif value is None or _as_printed(value, number, unit) != number:
+            yield f"{text!r}: {kind} {number}{unit}, measured {source['figure']} {value}"
 
 
 def _measure(told: Mapping[str, Any], folder: Path, entry: Entry) -> dict[str, Any]:
@@ -134,7 +172,3 @@ def _digits(text: str, quantity: Quantity) -> list[str]:
 def _as_printed(value: float, number: str, unit: str) -> str:
     decimals = len(number.partition(".")[2])
     return f"{value / 10 if unit else value:.{decimals}f}"
-
-
-def _listed(values: list[Any]) -> str:
-    return ", ".join(f"{v:.6g}" for v in values) or "nothing"

@@ -34,11 +34,12 @@ class TemplateWriter:
     def write_report(self, entry: Entry, context: Context) -> list[Draft]:
         """Organ by organ, then the impression; organs alone where the checkpoint knows no findings."""
         known, evidence = self.known, self._evidences.of(entry)
-        evidence.ask([*(t.phrase for t in known.plain), *known.sites.values()])
-        if not known.plain:
+        things = known.shown_by(entry.images)
+        evidence.ask([*(t.phrase for t in things), *known.sites.values()])
+        if not things:
             return [self._structure(site, entry) for site in known.sites.values() if evidence.present(site)]
         found = things_found(known, evidence)
-        organs = sorted({t.organ for t in known.plain}, key=_order)
+        organs = sorted({t.organ for t in things}, key=_order)
         drafts: list[Draft] = []
         for organ in organs:
             here = [f for f in found if f.thing.organ == organ]
@@ -68,7 +69,7 @@ class TemplateWriter:
 
     def _rest(self, organ: str | None, told: set[str | None], evidence: Evidence) -> list[Draft]:
         """What of an organ holds nothing, and what of it is out of view; side by side where phrases name sides."""
-        things = [t for t in self.known.plain if t.organ == organ]
+        things = [t for t in self.known.shown_by(evidence.entry.images) if t.organ == organ]
         sides = [s for s in SIDES if any(t.side == s for t in things)]
         whole = [t for t in things if t.side not in SIDES]
         section, organs = title(organ), () if organ is None else (organ,)
@@ -102,7 +103,8 @@ class TemplateWriter:
     def _impression(self, found: Sequence[Found], entry: Entry) -> list[Draft]:
         if not found:
             sentence = "None of the findings that are looked for is seen in the imaged region."
-            return [Draft(IMPRESSION, sentence, claim="absent", phrases=tuple(t.phrase for t in self.known.plain))]
+            phrases = tuple(t.phrase for t in self.known.shown_by(entry.images))
+            return [Draft(IMPRESSION, sentence, claim="absent", phrases=phrases)]
         return [
             impression_of(f.thing.phrase, "pet" in entry.images, f.part.centroid_mm)
             for f in sorted(found, key=lambda f: -f.part.voxels)
