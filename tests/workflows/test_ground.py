@@ -176,6 +176,19 @@ def test_a_mask_on_the_other_side_contradicts(ask, cache):
     assert "only" in both.reason
 
 
+def test_a_side_is_not_told_of_what_lies_on_the_midline(ask, monkeypatch):
+    """One arm in view moves the body's centroid by nearly 20 mm."""
+    study = ask(CT)
+    draft = Draft("soft tissue", "Lesion in the left paraspinal muscles.")
+    (part, *_) = study.evidence.parts("left paraspinal lesion")
+    for shift_mm, status in ((40.0, "supported"), (10.0, "cannot be checked"), (-30.0, "contradicted")):
+        x, y, z = part.centroid_mm
+        center = (x + shift_mm, y, z)
+        monkeypatch.setattr("vol3d.workflows.evidence.body_center_mm", lambda entry, center=center: center)
+        (told,) = study.told(draft)
+        assert told.status == status, told
+
+
 def test_like_sentences_get_things_by_size_and_no_thing_is_told_twice(ask):
     sentence = "Lesion in the liver, volume <volume_1>."
     first, second, third = ask(FIVE).told(*[("liver", sentence)] * 3)

@@ -31,6 +31,9 @@ part: below that it is the crumb of an edge."""
 SAME_THING = 0.5
 """Two parts, found by different words, are one thing from this Dice on."""
 
+MIDLINE_MM = 15.0
+"""The midline is the body's centroid: one arm in view moves it by up to 19 mm, a turned patient by as much."""
+
 _ANY_NEIGHBOUR = ndimage.generate_binary_structure(3, 3)
 
 
@@ -97,6 +100,10 @@ class Evidence:
     def side_of(self, part: Part) -> Side:
         """Of the body's midline; x grows to the patient's right."""
         return "right" if part.centroid_mm[0] >= body_center_mm(self.entry)[0] else "left"
+
+    def near_midline(self, part: Part) -> bool:
+        """Whether its centroid is so near the midline that `side_of` may be wrong."""
+        return abs(part.centroid_mm[0] - body_center_mm(self.entry)[0]) < MIDLINE_MM
 
     def cut_by_view(self, phrase: str) -> bool:
         """Whether the mask of a structure reaches an end of the scan (head or foot end of what was measured)."""

@@ -22,7 +22,7 @@ from vol3d.text.things import families_in
 from vol3d.text.uptake import needs_pet
 from vol3d.workflows.drafts import Draft
 from vol3d.workflows.evidence import Evidence, body_sides
-from vol3d.workflows.known import NEIGHBOURS, OPEN_ENDED, Known
+from vol3d.workflows.known import NEIGHBOURS, OPEN_ENDED, SIDED, Known
 from vol3d.workflows.lesions import Lesion, Lesions
 from vol3d.workflows.slots_filled import CannotFill, Number, counted_anew, filled, shown, without_numbers
 
@@ -154,6 +154,11 @@ def _present(
     if side in SIDES and side not in sides:
         verdict.status, verdict.reason = "contradicted", f"its mask lies on the {'/'.join(sides)} of the body's midline"
         return verdict
+    if side in SIDES and not SIDED.intersection(statement.organs):
+        clear = [p for p in parts if evidence.side_of(p) == side and not evidence.near_midline(p)]
+        if not clear:
+            verdict.status, verdict.reason = "cannot be checked", "its mask lies too near the midline to tell the side"
+            return verdict
     if side == "bilateral" and len(sides) < 2:
         verdict.status, verdict.reason = "contradicted", f"its mask lies on the {'/'.join(sides)} side only"
         return verdict

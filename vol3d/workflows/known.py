@@ -31,6 +31,9 @@ NEIGHBOURS = frozenset({"mediastinum", "esophagus", "peritoneum", "pelvis", "bow
 OPEN_ENDED = frozenset({"bone", "soft_tissue", "aorta", "bowel", "peritoneum", "esophagus"})
 """Organs that no field of view holds as a whole: what is denied of them is denied of the part shown."""
 
+SIDED = frozenset({"lung", "pleura", "kidney", "adrenal", "breast", "axilla"})
+"""Organs that come in pairs: what lies in one lies on its side, however near the midline."""
+
 
 @dataclass(frozen=True)
 class Thing:
