@@ -51,6 +51,14 @@ def test_not_stated_is_not_untrue(text, facts):
     assert not untrue(text, facts)
 
 
+@pytest.mark.parametrize(
+    "text", ["Liver: No mass, cyst or lesion is seen.", "Lungs: no nodule, mass was detected.", "Spleen: No lesion."]
+)
+def test_a_list_denied_after_a_heading_claims_nothing(text):
+    assert claims_of(text)
+    assert not any(claim.present for claim in claims_of(text))
+
+
 def test_normal_texts():
     assert is_normal("Both lungs are clear. No pleural effusion.")
     assert is_normal("Homogeneous liver without focal lesion.")

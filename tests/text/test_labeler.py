@@ -101,6 +101,95 @@ def test_chest_idioms(text, expected):
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # a list after a heading
+        ("Lungs: No infiltration, mass, or nodule was detected.", set()),
+        ("Mediastinum: no lymphadenopathy, effusion was detected.", set()),
+        ("Pleura: no effusion, thickening was detected.", set()),
+        ("Lungs: no active infiltration, consolidation or mass was seen; emphysema is present.", {"emphysema"}),
+        ("When evaluated in the lung window: no mass, nodule or effusion is seen.", set()),
+        ("Pleural effusion: No pleural effusion was detected.", set()),
+        ("Effusion: none detected. Atelectasis: present.", {"atelectasis"}),
+        ("Effusion: no, nodule: yes.", {"lung_nodule"}),
+        ("Pleural effusion: resolved. Emphysema: mild.", {"emphysema"}),
+        ("Lung nodules: no significant change.", {"lung_nodule"}),
+        ("Lung parenchyma: no mass. Millimetric nodules are present.", {"lung_nodule"}),
+        # two spaces that share a word
+        ("Pleural and pericardial effusion.", {"pleural_effusion", "pericardial_effusion"}),
+        ("Bilateral pleural and pericardial effusion is observed.", {"pleural_effusion", "pericardial_effusion"}),
+        ("Minimal pericardial and right pleural effusion.", {"pleural_effusion", "pericardial_effusion"}),
+        ("Bilateral pleural effusion and minimal pericardial effusion.", {"pleural_effusion", "pericardial_effusion"}),
+        ("Pleural and pericardial effusion was not detected.", set()),
+        ("Pleural effusion is observed, pericardial thickening.", {"pleural_effusion"}),
+        ("A small amount of pericardial fluid, no pleural fluid.", {"pericardial_effusion"}),
+        # effusion of the abdomen
+        ("Minimal effusion in the perihepatic area.", set()),
+        ("Perihepatic and perisplenic effusion.", set()),
+        ("Effusion around the liver.", set()),
+        ("Effusion in the pelvic region.", set()),
+        ("Bilateral pleural effusion reaching the perihepatic area.", {"pleural_effusion"}),
+        ("Effusion in the left hemithorax; perihepatic effusion.", {"pleural_effusion"}),
+        # material
+        ("Stent and bypass graft materials in the coronary arteries.", {"medical_material"}),
+        ("Stents in the LAD and bypass grafts are present.", {"medical_material"}),
+        ("Bypass grafts and sternal wires are seen.", {"medical_material"}),
+        ("Coronary stent and bypass grafts with calcified walls of the ascending aorta.",
+         {"medical_material", "arterial_wall_calcification"}),
+        ("Coronary artery stent is seen, there are calcified plaques in the LAD.",
+         {"medical_material", "coronary_artery_wall_calcification"}),
+        ("Calcified plaques and stents in the coronary arteries.",
+         {"medical_material", "coronary_artery_wall_calcification"}),
+        ("Vertebroplasty material at T12.", {"medical_material"}),
+        ("Kyphoplasty material in L1.", {"medical_material"}),
+        ("Cement material is observed in T12.", {"medical_material"}),
+        ("Contrast material was given intravenously.", set()),
+        # change and exceptions
+        ("Atelectasis seen in the previous CT is not seen now, nodules persist.", {"lung_nodule"}),
+        ("The nodule has disappeared and the pleural effusion has increased.", {"pleural_effusion"}),
+        ("Consolidation is not observed, ground glass nodules persist.", {"lung_nodule", "lung_opacity"}),
+        ("The left effusion has resolved; atelectasis remains unchanged.", {"atelectasis"}),
+        ("Lymph nodes increased in size, effusion and nodules were not detected.", set()),
+        ("No suspicious nodule was found apart from the 4 mm nodule in the right upper lobe.", {"lung_nodule"}),
+        ("No nodule other than the one in the right upper lobe was detected.", {"lung_nodule"}),
+        ("No mass or consolidation, except for linear atelectasis in the lingula, was detected.", {"atelectasis"}),
+        ("No lymphadenopathy other than those described above was seen.", set()),
+        ("Complete resolution of the consolidation.", set()),
+        ("Previously described nodules are not distinguished in the current study.", set()),
+        ("The nodule could not be distinguished from the vessel.", {"lung_nodule"}),
+        ("The thoracic aorta is normal, calcific plaques in the coronary arteries.",
+         {"coronary_artery_wall_calcification"}),
+    ],
+)  # fmt: skip
+def test_clumsy_prose(text, expected):
+    assert chest(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "described", "enlarged"),
+    [
+        ("Lymph node is not pathological in size and appearance.", 1, 0),
+        ("Lymph nodes, none of which are pathologically enlarged, are observed in the mediastinum.", 1, 0),
+        ("Lymph nodes of nonpathological size are seen in the mediastinum.", 1, 0),
+        ("Mediastinal lymph nodes, short diameters less than 1 cm, not pathological.", 1, 0),
+        ("Several lymph nodes are seen in the mediastinum, but none of them reaches pathological size.", 1, 0),
+        ("Lymph nodes are seen in the mediastinum; they are not enlarged.", 1, 0),
+        ("Millimetric mediastinal lymph nodes that do not reach pathological dimensions were observed.", 1, 0),
+        ("Hilar lymph nodes are within normal limits.", 1, 0),
+        ("Short axes of the lymph nodes are below 10 mm.", 1, 0),
+        ("Lymph nodes with a short axis of 6 mm are observed in the mediastinum.", 1, 0),
+        ("Mediastinal lymph nodes of up to 14 mm, and axillary lymph nodes are not pathological.", 1, 1),
+        ("Enlarged mediastinal lymph nodes; axillary nodes are not enlarged.", 1, 1),
+        ("Enlarged mediastinal lymph nodes without pathological wall thickening of the esophagus.", 1, 1),
+    ],
+)
+def test_described_nodes_are_labelled_and_only_enlarged_ones_are_enlarged(text, described, enlarged):
+    """Published label sets count described nodes as lymphadenopathy even where the report calls them not pathological."""
+    labels = label_findings(text)
+    assert (labels["lymphadenopathy"], labels["enlarged_lymph_nodes"]) == (described, enlarged)
+
+
+@pytest.mark.parametrize(
     ("text", "present", "absent"),
     [
         ("Hypodense lesion in the liver (cyst?).", {"liver_lesion", "liver_cyst"}, {"spleen_lesion"}),
@@ -118,6 +207,7 @@ def test_chest_idioms(text, expected):
         ("Thickening of the bronchial walls.", {"bronchial_wall_thickening"}, {"peribronchial_thickening"}),
         ("Air under the skin, subcutaneous emphysema.", {"subcutaneous_emphysema"}, {"pneumothorax"}),
         ("Lymph nodes with a short axis of 5 mm.", {"lymphadenopathy"}, {"enlarged_lymph_nodes"}),
+        ("Perihepatic and perisplenic effusion.", {"ascites"}, {"pleural_effusion"}),
         ("Lymph nodes with a short axis of 18 mm.", {"lymphadenopathy", "enlarged_lymph_nodes"}, set()),
     ],
 )

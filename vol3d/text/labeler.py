@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from vol3d.text.assertion import Status, status_of, unit_at
+from vol3d.text.assertion import Status, Unit, status_of, unit_at
 from vol3d.text.organs import Side, side_of
 from vol3d.text.reports import organ_at, organs_in, place
 
@@ -46,6 +46,7 @@ class _Rule:
     needs: re.Pattern[str] | None
     unless: re.Pattern[str] | None
     ignore: re.Pattern[str] | None
+    normal: re.Pattern[str] | None
 
 
 def label_findings(text: str) -> dict[str, int]:
@@ -95,7 +96,8 @@ def _mentions(sentence: str, carried: str | None) -> tuple[Mention, ...]:
             unit = unit_at(sentence, span[0])
             if span not in organs:
                 organs[span] = organ_at(sentence, *span, unit.start, unit.end) or carried
-            if _applies(rule, lower[unit.start : unit.end], organs[span]):
+            normal = _normal(rule, lower, span, unit, matches[rule.words])
+            if not normal and _applies(rule, lower[unit.start : unit.end], organs[span]):
                 status = status_of(sentence, *span)
                 side = side_of(sentence[unit.start : unit.end]) or side_of(sentence)
                 out.append(Mention(rule.finding, status, sentence, *span, organs[span], side))
@@ -110,6 +112,22 @@ def _applies(rule: _Rule, unit: str, organ: str | None) -> bool:
     if rule.needs and not rule.needs.search(unit):
         return False
     return not (rule.unless and rule.unless.search(unit))
+
+
+_GOES_ON = re.compile(
+    r"(?:\s*(?:but|and|however|although|though|,))*\s*(?:none|they|these|those|their|its?|all|neither|not)\b[^;.]*"
+)
+"""A clause that speaks of what the one before named: "..., but none is enlarged"."""
+
+
+def _normal(rule: _Rule, sentence: str, span: tuple[int, int], unit: Unit, mentions: list[tuple[int, int]]) -> bool:
+    """Whether what is said of this mention, and not of one beside it, calls it normal."""
+    if not rule.normal:
+        return False
+    more = _GOES_ON.match(sentence, unit.end)
+    start = max([unit.start, *(end for _, end in mentions if end <= span[0])])
+    stop = min([more.end() if more else unit.end, *(at for at, _ in mentions if at >= span[1])])
+    return rule.normal.search(sentence, start, stop) is not None
 
 
 @cache
@@ -145,6 +163,7 @@ def _rule(finding: str, row: dict[str, Any]) -> _Rule:
         needs=_pattern(row["needs"]) if "needs" in row else None,
         unless=_pattern(row["unless"]) if "unless" in row else None,
         ignore=_pattern(row["ignore"]) if "ignore" in row else None,
+        normal=_pattern(row["normal"]) if "normal" in row else None,
     )
 
 
