@@ -184,7 +184,7 @@ def test_clumsy_prose(text, expected):
     ],
 )
 def test_described_nodes_are_labelled_and_only_enlarged_ones_are_enlarged(text, described, enlarged):
-    """Published label sets count described nodes as lymphadenopathy even where the report calls them not pathological."""
+    """Published label sets count described nodes as lymphadenopathy, also those called not pathological."""
     labels = label_findings(text)
     assert (labels["lymphadenopathy"], labels["enlarged_lymph_nodes"]) == (described, enlarged)
 
