@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from preprocessing.sources import nnunet, splits
-from preprocessing.sources.common import age_band, known, read_json, refused, safe_id
+from preprocessing.sources.common import age_band, known, refused, safe_id
 from preprocessing.sources.tables import Cells, image_beside, read_table, stem
 from vol3d.errors import ManifestError
 
@@ -55,7 +55,7 @@ def _merged(folder: Path) -> Iterator[dict[str, Any]]:
         raise ManifestError(
             f"expected cases like fdg_PATIENT_STUDY_0000.nii.gz in {folder / 'imagesTr'}, found {ids[:3]}"
         )
-    split_of = _published(folder)
+    split_of = nnunet.published(folder)  # fold 0 of the reference splits
     tables = {tracer: _metadata(folder, tracer) for tracer in PHRASES}
     for case in ids:
         if not (name := _CASE.fullmatch(case)):
@@ -105,15 +105,3 @@ def _subject(row: Cells) -> str:
 def _metadata(folder: Path, tracer: str) -> list[Cells]:
     path = folder / f"{tracer}_metadata.csv"
     return read_table(path, ["Subject ID"]) if path.is_file() else []
-
-
-def _published(folder: Path) -> dict[str, str]:
-    """By case, of fold 0 of the reference splits."""
-    path = folder / "splits_final.json"
-    if not path.is_file():
-        return {}
-    folds = read_json(path, "the reference splits")
-    try:
-        return {case: split for split in ("train", "val") for case in folds[nnunet.FOLD][split]}
-    except (KeyError, IndexError, TypeError) as error:
-        raise ManifestError(f"expected folds with train and val in {path}, found none ({error!r})") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +20,7 @@ import nibabel as nib
 from preprocessing.sources import splits
 from preprocessing.sources.common import age_band, known, refused
 from preprocessing.sources.series_rules import kernel_rank
-from preprocessing.sources.tables import Cells, find_tables, indexed, read_table, walk
+from preprocessing.sources.tables import Cells, contradictions, find_tables, indexed, read_table, walk
 from vol3d.errors import ManifestError
 from vol3d.text.label_names import finding_name, finding_phrases
 
@@ -28,6 +29,8 @@ REPORT = {
     "Findings_EN": "findings", "Impressions_EN": "impression", "ClinicalInformation_EN": "indication",
     "Technique_EN": "technique",
 }  # fmt: skip
+FINDINGS = "Findings_EN"
+"""Without it a table holds no reports."""
 NOT_GIVEN = "not given"
 LABEL = {"1": 1, "0": 0, "1.0": 1, "0.0": 0}
 LABEL_MAPS = ("ts_seg", "segmentations")
@@ -40,6 +43,9 @@ SPACING_TOLERANCE = 0.01
 FEWEST_SLICES = 20
 """A reconstruction under this is a scout, or one slice of a biopsy."""
 
+_ERRORS = (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError,
+           nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError)  # fmt: skip
+
 log = logging.getLogger("vol3d")
 
 
@@ -50,8 +56,11 @@ def rows(folder: Path) -> list[dict[str, Any]]:
         ManifestError: no volume, or neither reports nor labels; a table without its columns.
     """
     volumes = index_volumes(folder)
-    reports = _joined(folder, ("*reports*.csv",), "radiology_text_reports/{train,validation}_reports.csv")
-    labels = _joined(folder, ("*labels*.csv",), "multi_abnormality_labels/{train,valid}_predicted_labels.csv")
+    reports, unlike = _joined(
+        folder, "*reports*.csv", "radiology_text_reports/{train,validation}_reports.csv", FINDINGS, tuple(REPORT)
+    )
+    labels, unlike_too = _joined(folder, "*labels*.csv", "multi_abnormality_labels/{train,valid}_predicted_labels.csv")
+    unlike |= unlike_too
     if not reports and not labels:
         raise ManifestError(
             f"expected reports (*_reports.csv) or labels (*_predicted_labels.csv) in {folder}, found none"
@@ -62,7 +71,10 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     for name in volumes:
         if name not in no_chest:
             scans[name.rsplit("_", 1)[0]].append(name)
-    out = [_row(scan, choose(names, facts), volumes, reports, labels, facts) for scan, names in sorted(scans.items())]
+    out = []
+    for scan, names in sorted(scans.items()):
+        name = choose(names, facts)
+        out.append(refused(scan, unlike[name]) if name in unlike else _row(scan, name, volumes, reports, labels, facts))
     _tell_missing(set(volumes), set(reports) | set(labels), no_chest)
     return splits.complete(out, "ct_rate", val=VAL_SHARE)
 
@@ -94,7 +106,7 @@ def volumes_below(folder: Path) -> dict[str, Path]:
 
 def metadata(folder: Path) -> dict[str, Cells]:
     """Rows of ``*metadata*.csv`` by volume; empty where there is none."""
-    return _joined(folder, ("*metadata*.csv",), "metadata/{train,validation}_metadata.csv")
+    return _joined(folder, "*metadata*.csv", "metadata/{train,validation}_metadata.csv")[0]
 
 
 def choose(names: Iterable[str], facts: dict[str, Cells]) -> str:
@@ -130,7 +142,7 @@ def header_fault(path: Path, row: Cells) -> str | None:
         return None
     try:
         found = [float(s) for s in nib.Nifti1Image.from_filename(path).header.get_zooms()[:3]]
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+    except _ERRORS as error:
         return f"expected a NIfTI file, found one that cannot be read ({error}); download it again"
     wanted = [in_plane[0], in_plane[-1], abs(along)]
     if all(abs(a - b) <= SPACING_TOLERANCE * b for a, b in zip(found, wanted, strict=True)):
@@ -180,13 +192,24 @@ def report_of(row: Cells) -> dict[str, str]:
     return {k: v for k, v in sections.items() if v.strip(" .").lower() not in ("", NOT_GIVEN)}
 
 
-def _joined(folder: Path, patterns: tuple[str, ...], expected: str) -> dict[str, Cells]:
+def _joined(
+    folder: Path, pattern: str, expected: str, needed: str | None = None, known: tuple[str, ...] = ()
+) -> tuple[dict[str, Cells], dict[str, str]]:
+    """Rows of all such tables by volume, and why those of a volume cannot be used; `known` columns that no row has are
+    told."""
     out: dict[str, Cells] = {}
-    for path in find_tables(folder, *patterns):
-        out |= indexed(read_table(path, ["VolumeName"]), "VolumeName")
+    unlike: dict[str, str] = {}
+    for path in find_tables(folder, pattern):
+        cells = read_table(path, ["VolumeName", *([needed] if needed else [])])
+        if missing := [column for column in known if not any(column in row for row in cells)]:
+            log.warning(
+                "ct_rate: nothing under %s in %s: these sections of the reports are empty", ", ".join(missing), path
+            )
+        unlike |= {name: f"{path.name}: {why}" for name, why in contradictions(cells, "VolumeName").items()}
+        out |= indexed(cells, "VolumeName")
     if not out:
         log.warning("ct_rate: no %s found", expected)
-    return out
+    return out, unlike
 
 
 def _no_chest(folder: Path) -> set[str]:

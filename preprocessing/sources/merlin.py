@@ -13,7 +13,7 @@ from typing import Any
 
 from preprocessing.sources import splits
 from preprocessing.sources.common import known, refused, safe_id
-from preprocessing.sources.tables import Cells, find_tables, indexed, read_table, stem, walk
+from preprocessing.sources.tables import Cells, contradictions, find_tables, indexed, read_table, stem, walk
 from vol3d.errors import ManifestError
 from vol3d.text.label_names import finding_name, finding_phrases
 
@@ -34,8 +34,9 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     tables = find_tables(folder, "reports_final.*")
     if not tables:
         raise ManifestError(f"expected reports_final.xlsx (or as CSV) below {folder}, found none")
-    reports = indexed(read_table(tables[0], [ID, FINDINGS, SPLIT]), ID)
-    labels = _labels(folder)
+    cells, labelled = read_table(tables[0], [ID, FINDINGS, SPLIT]), _labels(folder)
+    reports, labels = indexed(cells, ID), indexed(labelled, ID)
+    unlike = contradictions(labelled, ID) | contradictions(cells, ID)
     volumes = {stem(p.name): p for p in walk(folder) if p.name.endswith((".nii.gz", ".nii"))}
     here = [study for study in reports if study in volumes]
     if not here:
@@ -45,7 +46,13 @@ def rows(folder: Path) -> list[dict[str, Any]]:
         )
     if len(here) < len(reports):
         log.warning("merlin: %d of %d studies have no volume here", len(reports) - len(here), len(reports))
-    return splits.complete((_row(s, reports[s], volumes[s], labels.get(s, {})) for s in here), "merlin")
+    return splits.complete(
+        (
+            refused(safe_id(s), unlike[s]) if s in unlike else _row(s, reports[s], volumes[s], labels.get(s, {}))
+            for s in here
+        ),
+        "merlin",
+    )
 
 
 def _row(study: str, report: Cells, volume: Path, labels: Cells) -> dict[str, Any]:
@@ -72,9 +79,9 @@ def _sections(text: str) -> dict[str, str]:
     return known(findings=findings.strip(), impression=impression[0].strip() if impression else "")
 
 
-def _labels(folder: Path) -> dict[str, Cells]:
+def _labels(folder: Path) -> list[Cells]:
     tables = find_tables(folder, "zero_shot_findings_disease_cls.*")
     if not tables:
         log.warning("merlin: no zero_shot_findings_disease_cls.csv below the folder: no labels")
-        return {}
-    return indexed(read_table(tables[0], [ID]), ID)
+        return []
+    return read_table(tables[0], [ID])

@@ -1,27 +1,23 @@
 """nnU-Net raw (version 2): ``imagesTr/CASE_0000.nii.gz``, ``labelsTr/CASE.nii.gz``, ``dataset.json``.
 
-`docs/datasets/nnunet.md`. A folder that `vol3d export nnunet` wrote also holds ``vol3d.jsonl``, with what nnU-Net knows
-no place for: phrases, absences, reports, patients' keys, splits.
+`docs/datasets/nnunet.md`. A folder that `vol3d export nnunet` wrote also holds ``vol3d.jsonl``
+(`preprocessing.sources.nnunet_sidecar`).
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from preprocessing.sources import splits
 from preprocessing.sources.common import class_mask, mapping, read_json, read_object, refused, safe_id, whole
+from preprocessing.sources.nnunet_channels import channels
+from preprocessing.sources.nnunet_sidecar import SIDECAR, read_sidecar, with_sidecar
 from vol3d.errors import ManifestError
 
-SIDECAR = "vol3d.jsonl"
 FOLD = 0
 """Of ``splits_final.json``: the one that nnU-Net's papers report first."""
-
-_CT = re.compile(r"\bct\b|computed", re.I)
-_PET = re.compile(r"\bpe?t\b|\bsuv\b", re.I)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -31,37 +27,36 @@ def rows(folder: Path) -> list[dict[str, Any]]:
         ManifestError: no dataset.json, no CT or PET among its channels, voxels to ignore, no case.
     """
     dataset = read_object(folder / "dataset.json", "nnU-Net's dataset.json")
-    found = list(cases(folder, dataset, channels(folder, dataset), _labels(folder, dataset)))
-    if (folder / SIDECAR).is_file():
-        known = _sidecar(folder / SIDECAR)
-        return [_with_sidecar(row, known.get(row["study_id"], {})) for row in found]
-    split_of = published(folder)
-    for row in found:
-        if row["study_id"] in split_of:
-            row["split"] = split_of[row["study_id"]]
+    labels = _labels(folder, dataset)
+    found = list(cases(folder, dataset, channels(folder, dataset), labels))
+    records = read_sidecar(folder / SIDECAR)
+    _split(found, folder, {study: record.get("split") for study, record in records.items()})
+    if records:
+        found = with_sidecar(found, records, list(labels))
     return splits.complete(found, f"nnunet:{dataset.get('name', folder.name)}")
 
 
-def channels(folder: Path, dataset: dict[str, Any]) -> dict[str, str]:
-    """Which four-digit channel holds ``ct`` and which ``pet``."""
-    where = folder / "dataset.json"
-    names = mapping(dataset, "channel_names", where) or mapping(dataset, "modality", where)
-    out: dict[str, str] = {}
-    for key, name in names.items():
-        image = "ct" if _CT.search(str(name)) else "pet" if _PET.search(str(name)) else None
-        if image and image not in out:
-            out[image] = f"{whole(key, where, 'the number of a channel'):04d}"
-        elif image:
+def _split(found: list[dict[str, Any]], folder: Path, kept: dict[str, str | None]) -> None:
+    """Gives the rows of ``imagesTr`` their split: that of ``splits_final.json``, whose cases alone nnU-Net trains on;
+    without the file, that of the sidecar; else train if there is a test set, or another row has a split."""
+    training = [row for row in found if row.get("split") != "test"]
+    if fold := {safe_id(case): split for case, split in published(folder).items()}:
+        split_of = {row["study_id"]: fold.get(row["study_id"]) for row in training}
+        if training and not any(split_of.values()):
             raise ManifestError(
-                f"{folder / 'dataset.json'}: expected one channel of CT and one of PET, found {names}; name "
-                f"the PET's PET"
+                f"{folder / 'splits_final.json'}: expected cases of imagesTr in fold {FOLD}, like "
+                f"{next(iter(split_of), 'CASE')}, found none of them but {', '.join(list(fold)[:3])}"
             )
-    if not out:
-        raise ManifestError(
-            f"{folder / 'dataset.json'}: expected a channel named CT or PET, found {names or 'no channel_names'}; "
-            f"other images are not read"
-        )
-    return out
+    else:
+        stated = {row["study_id"]: kept.get(row["study_id"]) for row in training}
+        some = len(training) < len(found) or any(split in ("train", "val") for split in stated.values())
+        split_of = {
+            study: split if split in ("train", "val") else "train" if some and study not in kept else None
+            for study, split in stated.items()
+        }
+    for row in training:
+        if split := split_of[row["study_id"]]:
+            row["split"] = split
 
 
 def cases(
@@ -93,15 +88,27 @@ def cases(
 
 
 def published(folder: Path) -> dict[str, str]:
-    """Study id -> train or val, of fold `FOLD` of ``splits_final.json``; empty where there is no such file."""
+    """Case -> train or val, of fold `FOLD` of ``splits_final.json``; empty where there is no such file.
+
+    A case in both is val; a fold that validates on all that it trains on has no val.
+
+    Raises:
+        ManifestError: it holds no folds.
+    """
     path = folder / "splits_final.json"
     if not path.is_file():
         return {}
     folds = read_json(path, "nnU-Net's splits_final.json")
     try:
-        return {safe_id(case): split for split in ("train", "val") for case in folds[FOLD][split]}
+        train, val = folds[FOLD]["train"], folds[FOLD]["val"]
     except (KeyError, IndexError, TypeError) as error:
         raise ManifestError(f"expected folds with train and val in {path}, found none ({error!r})") from error
+    for names in (train, val):
+        if not isinstance(names, list) or not all(isinstance(case, str) for case in names):
+            raise ManifestError(f"{path}: expected lists of cases under train and val, found {str(names)[:60]}")
+    if set(train) <= set(val):
+        val = [case for case in val if case not in train]
+    return {case: split for split, names in (("train", train), ("val", val)) for case in names}
 
 
 def _case(
@@ -138,30 +145,3 @@ def _labels(folder: Path, dataset: dict[str, Any]) -> dict[str, int | list[int]]
     if not out:
         raise ManifestError(f"{folder / 'dataset.json'}: expected at least one class in labels, found {table}")
     return out
-
-
-def _sidecar(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows of `SIDECAR` by study."""
-    out = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            out[str(row["study_id"])] = row
-        except (ValueError, KeyError, TypeError) as error:
-            raise ManifestError(
-                f"{path}, line {number}: expected a row as vol3d export nnunet writes it, found {error!r}; export "
-                f"again, or take the file away: the masks are then read without phrases and reports"
-            ) from error
-    return out
-
-
-def _with_sidecar(row: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
-    """What `vol3d export nnunet` kept beside the images comes back."""
-    if "refused" in row:
-        return row
-    stated = record.get("masks", {})
-    masks = [{**m, "if_empty": "unknown", **stated[m["label"]]} for m in row["masks"] if m["label"] in stated]
-    more = {k: v for k, v in record.items() if k not in ("masks", "study_id")}
-    return {**row, **more, "masks": masks}

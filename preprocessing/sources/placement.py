@@ -7,6 +7,7 @@ larger difference wins a finding; one way has to win most of them, or nothing is
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +20,12 @@ from preprocessing.manifest import Placed
 from preprocessing.read_channel import read_channel
 from preprocessing.read_nifti import read_nifti
 from vol3d.boxes import bounding_box
-from vol3d.errors import ManifestError
+from vol3d.errors import ManifestError, ReadError
 from vol3d.geometry import Grid
 from vol3d.types import Array
 
 STUDIES = 12
-"""Looked at, evenly over the list."""
+"""Looked at, evenly over the list; those that cannot be read are passed over."""
 
 LEAST_SHARE = 0.75
 """Of the findings, which one way has to win."""
@@ -32,6 +33,8 @@ LEAST_SHARE = 0.75
 SHELL_VOXELS = 3
 SMALLEST_VOXELS = 20
 SAME_GRID_MM = 0.1
+
+log = logging.getLogger("vol3d")
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,23 @@ def placement(pairs: Sequence[Pair]) -> Placed:
         ManifestError: no way wins, with the counts.
     """
     step = max(1, len(pairs) // STUDIES)
+    evenly = pairs[::step][:STUDIES]
     wins: Counter[str] = Counter()
-    for pair in pairs[::step][:STUDIES]:
-        wins.update(_winners(pair))
+    looked_at, unread = 0, []
+    for pair in [*evenly, *(p for p in pairs if p not in evenly)]:
+        if looked_at == STUDIES:
+            break
+        try:
+            wins.update(_winners(pair))
+            looked_at += 1
+        except ReadError as error:
+            unread.append(str(error))
+    if unread:
+        log.warning("%d volumes or masks cannot be read, the first: %s", len(unread), unread[0])
+    if not looked_at:
+        raise ManifestError(
+            f"expected volumes and masks that can be read, found none among {len(pairs)}, the first: {unread[0]}"
+        )
     total = sum(wins.values())
     best: tuple[Placed, int] = max(
         ((way, wins[way]) for way in ("array", "turned", "header")), key=lambda entry: entry[1]
@@ -71,6 +88,8 @@ def _winners(pair: Pair) -> list[str]:
     volume = read_nifti(pair.volume)
     out = []
     for channel in pair.channels:
+        if channel < 0:
+            raise ReadError(f"{pair.masks}: expected channels that count from 0, found {channel}")
         mask, grid = read_channel(pair.masks, channel)
         ways = _ways(mask, grid, volume.grid)
         if ways and np.count_nonzero(mask) >= SMALLEST_VOXELS:

@@ -12,6 +12,10 @@ from typing import Any
 
 VAL_SHARE, TEST_SHARE = 0.1, 0.1
 _STRENGTH = {"train": 0, "val": 1, "test": 2}
+_MEANT = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 log = logging.getLogger("vol3d")
 
@@ -23,7 +27,7 @@ def complete(
 
     Where no row states one, patients are drawn into train, val and test. Where some do, the published test set stays as
     it is, and validation patients are drawn from its training set if it has no validation set: thresholds are never
-    chosen on test patients. Studies without a split stay so.
+    chosen on test patients. Studies without a split stay so, and are counted.
 
     A patient whom the publication has in two splits keeps the studies of the later one (test, then val); his others
     lose their split, and so are in the cache but not in training.
@@ -40,8 +44,22 @@ def complete(
             row["split"] = _drawn(name, _patient(row), test, val)
         elif "val" not in published and row.get("split") == "train":
             row["split"] = _drawn(name, _patient(row), 0.0, val)
+    silent = [row["study_id"] for row in out if not row.get("split") and not row.get("refused")]
+    if silent:
+        log.warning(
+            "%s: %d studies are in no split, the first %s: the data set states one for others, none for these",
+            name, len(silent), silent[0],
+        )  # fmt: skip
     _keep_apart(out, name)
     return out
+
+
+def fault(split: str) -> str | None:
+    """Why a word of a table names no split; None for train, val, test and for an empty cell."""
+    if not split or split in _STRENGTH:
+        return None
+    meant = _MEANT.get(split.lower())
+    return f"expected the split train, val or test, found {split!r}" + (f"; write {meant}" if meant else "")
 
 
 def _patient(row: dict[str, Any]) -> str:

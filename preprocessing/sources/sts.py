@@ -6,10 +6,10 @@ without a CT are PET-only studies. PET is SUVbw. One tumour a patient, drawn on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from preprocessing.sources import splits
 from preprocessing.sources.common import read_object
 from vol3d.errors import ManifestError
 
@@ -21,28 +21,44 @@ PHRASES = (
 )
 
 
-def rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """Manifest rows with absolute paths.
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """Manifest rows with absolute paths; splits of ``split.json``, else drawn by patient.
 
     Raises:
-        ManifestError: no study in the folder.
+        ManifestError: no study in the folder, or a split.json with something else than lists of studies.
     """
     studies = sorted(p for p in Path(folder).glob("STS_*") if p.is_dir())
     if not studies:
         raise ManifestError(f"expected folders STS_* in {folder}, found none")
-    split_file = Path(folder) / "split.json"
-    splits = read_object(split_file, "split.json with train and val lists") if split_file.exists() else {}
-    split_of = {study: name for name in ("train", "val", "test") for study in splits.get(name, [])}
-    for study in studies:
-        row: dict[str, Any] = {"study_id": study.name, "patient_id": study.name, "masks": []}
-        for image in ("CT", "PET"):
-            if (study / f"{image}_image.nii.gz").exists():
-                row[image.lower()] = str((study / f"{image}_image.nii.gz").resolve())
-            if (study / f"{image}_mask.nii.gz").exists():
-                row["masks"].append({
-                    "path": str((study / f"{image}_mask.nii.gz").resolve()),
-                    "label": "tumour", "finding_id": "tumour", "phrases": list(PHRASES),
-                })  # fmt: skip
-        if study.name in split_of:
-            row["split"] = split_of[study.name]
-        yield row
+    split_of = _splits(Path(folder) / "split.json")
+    return splits.complete((_row(study, split_of.get(study.name)) for study in studies), "sts")
+
+
+def _splits(path: Path) -> dict[str, str]:
+    """Study -> split; other lists of studies than train, val and test are refused."""
+    found = read_object(path, "split.json with train and val lists") if path.exists() else {}
+    out: dict[str, str] = {}
+    for name, listed in found.items():
+        if wrong := splits.fault(name):
+            if isinstance(listed, list) and listed and all(isinstance(study, str) for study in listed):
+                raise ManifestError(f"{path}: {wrong}")
+        elif not isinstance(listed, list) or not all(isinstance(study, str) for study in listed):
+            raise ManifestError(
+                f"{path}: expected a list of studies like STS_001 under {name!r}, found {str(listed)[:60]}"
+            )
+    for name in ("train", "val", "test"):
+        out |= dict.fromkeys(found.get(name, []), name)
+    return out
+
+
+def _row(study: Path, split: str | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"study_id": study.name, "patient_id": study.name, "masks": []}
+    for image in ("CT", "PET"):
+        if (study / f"{image}_image.nii.gz").exists():
+            row[image.lower()] = str((study / f"{image}_image.nii.gz").resolve())
+        if (study / f"{image}_mask.nii.gz").exists():
+            row["masks"].append({
+                "path": str((study / f"{image}_mask.nii.gz").resolve()),
+                "label": "tumour", "finding_id": "tumour", "phrases": list(PHRASES),
+            })  # fmt: skip
+    return row | ({"split": split} if split else {})

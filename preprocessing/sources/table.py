@@ -16,6 +16,7 @@ from typing import Any
 from preprocessing.sources import splits
 from preprocessing.sources.tables import SUFFIXES, Cells, read_table
 from vol3d.errors import ManifestError
+from vol3d.text.label_names import finding_phrases
 
 _PLAIN = ("study_id", "patient_id", "ct", "pet", "split", "reading")
 _PATHS = ("ct", "pet", "reading", "mask")
@@ -35,8 +36,14 @@ def rows(path: Path) -> list[dict[str, Any]]:
     """
     table = _table(path)
     cells = read_table(table, ["study_id"])
-    for column in dict.fromkeys(key for row in cells for key in row):
+    columns = dict.fromkeys(key for row in cells for key in row)
+    for column in columns:
         _check(column, table)
+    if "mask" not in columns and (about := [c for c in columns if c.startswith("mask.")]):
+        raise ManifestError(
+            f"{table}: expected a column 'mask' with the masks' files beside {', '.join(about)}, found none or an "
+            f"empty one; name the files, or take these columns away"
+        )
     out: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(cells, 2):
         if "study_id" not in row:
@@ -44,6 +51,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
         _merge(out.setdefault(row["study_id"], {"masks": []}), row, table, number)
     if not out:
         raise ManifestError(f"expected at least one study in {table}, found none")
+    for study in out.values():
+        _absences(study)
     return splits.complete(out.values(), f"table:{table.name}")
 
 
@@ -73,6 +82,8 @@ def _merge(study: dict[str, Any], row: Cells, table: Path, number: int) -> None:
     where = f"{table}, row {number}"
     for column, text in row.items():
         group, dot, name = column.partition(".")
+        if column == "split" and (wrong := splits.fault(text)):
+            raise ManifestError(f"{where}: {wrong}")
         if column in _PLAIN:
             _put(study, column, _path(text, table) if column in _PATHS else text, where)
         elif column == "absent":
@@ -81,6 +92,18 @@ def _merge(study: dict[str, Any], row: Cells, table: Path, number: int) -> None:
             _put(study.setdefault(group, {}), name, _label(text, where) if group == "labels" else text, where)
     if "mask" in row:
         study["masks"].append(_mask(row, table, where))
+    elif "mask.phrases" in row:
+        raise ManifestError(
+            f"{where}: expected a file under 'mask' for the phrases {row['mask.phrases']!r}, found an empty cell; what "
+            f"is not there belongs under 'absent'"
+        )
+
+
+def _absences(study: dict[str, Any]) -> None:
+    """A label of 0 makes its finding's phrases absent."""
+    said = [p for name, value in study.get("labels", {}).items() if value == 0 for p in finding_phrases(name)]
+    if said:
+        study["absent"] = list(dict.fromkeys([*study.get("absent", []), *said]))
 
 
 def _mask(row: Cells, table: Path, where: str) -> dict[str, Any]:

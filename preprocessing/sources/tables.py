@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,24 @@ def indexed(rows: Iterable[Cells], column: str) -> dict[str, Cells]:
         if column in row:
             out.setdefault(row[column], row)
     return out
+
+
+def contradictions(rows: Iterable[Cells], column: str) -> dict[str, str]:
+    """Texts of `column` in several rows that differ in a cell which both have filled, and in which."""
+    first: dict[str, Cells] = {}
+    unlike: dict[str, set[str]] = {}
+    count: Counter[str] = Counter()
+    for row in rows:
+        if column not in row:
+            continue
+        known = first.setdefault(row[column], row)
+        count[row[column]] += 1
+        if differ := {key for key, text in row.items() if known.get(key, text) != text}:
+            unlike.setdefault(row[column], set()).update(differ)
+    return {
+        text: f"expected one row for {text!r}, found {count[text]} that differ in {', '.join(sorted(keys))}; keep one"
+        for text, keys in unlike.items()
+    }
 
 
 def find_tables(folder: Path, *patterns: str) -> list[Path]:

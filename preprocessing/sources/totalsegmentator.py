@@ -6,14 +6,17 @@ since it may be out of view.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from preprocessing.sources import splits
 from preprocessing.sources.common import age_band, known, refused
-from preprocessing.sources.tables import Cells, image_beside, indexed, read_table, stem
+from preprocessing.sources.tables import Cells, contradictions, image_beside, indexed, read_table, stem
 from vol3d.errors import ManifestError
 from vol3d.text.organs import class_phrases
+
+log = logging.getLogger("vol3d")
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -28,11 +31,25 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     if not any(image_beside(s, "ct") for s in subjects) and any(image_beside(s, "mri") for s in subjects):
         raise ManifestError(f"expected CT (s0000/ct.nii.gz) in {folder}, found mri.nii.gz: MR images are not read")
     table = folder / "meta.csv"
-    facts = indexed(read_table(table, ["image_id"]), "image_id") if table.is_file() else {}
-    return splits.complete((_row(s, facts.get(s.name, {})) for s in subjects), "totalsegmentator")
+    cells = read_table(table, ["image_id"]) if table.is_file() else []
+    facts, unlike = indexed(cells, "image_id"), contradictions(cells, "image_id")
+    if cells and not any("split" in row for row in cells):
+        log.warning("totalsegmentator: %s has no column 'split': splits are drawn by patient", table)
+    number = {row["image_id"]: n for n, row in reversed([*enumerate(cells, 2)]) if "image_id" in row}
+    return splits.complete(
+        (
+            refused(s.name, f"{table.name}: {unlike[s.name]}")
+            if s.name in unlike
+            else _row(s, facts.get(s.name, {}), f"{table.name}, row {number.get(s.name)}")
+            for s in subjects
+        ),
+        "totalsegmentator",
+    )
 
 
-def _row(subject: Path, facts: Cells) -> dict[str, Any]:
+def _row(subject: Path, facts: Cells, where: str) -> dict[str, Any]:
+    if wrong := splits.fault(facts.get("split", "").lower()):
+        return refused(subject.name, f"{where}: {wrong}")
     ct = image_beside(subject, "ct")
     files = sorted((subject / "segmentations").glob("*.nii*"))
     if ct is None or not files:
@@ -49,5 +66,4 @@ def _row(subject: Path, facts: Cells) -> dict[str, Any]:
         if (name := stem(path.name))
     ]
     row = {"study_id": subject.name, "patient_id": subject.name, "ct": str(ct.resolve()), "masks": masks, "meta": meta}
-    split = facts.get("split", "").lower()
-    return row | ({"split": split} if split in ("train", "val", "test") else {})
+    return row | known(split=facts.get("split", "").lower())

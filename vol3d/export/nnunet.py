@@ -12,32 +12,26 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vol3d.boxes import bounding_box
 from vol3d.cache import Cache, Entry, MaskRecord
 from vol3d.errors import CacheError, ConfigError
+from vol3d.export import nnunet_folder
 from vol3d.export.nifti import write_nifti
+from vol3d.export.nnunet_labels import LabelNumbers
 from vol3d.files import write_whole
-from vol3d.types import Array, Zyx
-
-SIDECAR = "vol3d.jsonl"
-"""Beside dataset.json: what nnU-Net has no place for, a study a line."""
+from vol3d.types import Array
 
 UNNAMED = "finding"
 """Class of masks that share no label across studies, such as those of report sentences."""
 
 FOLDS = 5
-MOST_LABELS = 65_535
 _CHANNEL = {"ct": "CT", "pet": "PET"}
-
-Combination = tuple[str, ...]
-"""Classes that meet in a voxel, sorted."""
 
 
 @dataclass
@@ -60,28 +54,27 @@ def export_nnunet(
 
     Args:
         root: of the cache.
-        out: folder, ``DatasetNNN_Name`` below ``nnUNet_raw``; must hold no other data set.
+        out: folder, ``DatasetNNN_Name`` below ``nnUNet_raw``; new, or of an earlier export, whose cases go.
         classes: labels of masks to export; all of the cache's by default.
         images: ``ct`` and/or ``pet``, the channels; by default what the studies have, if all have the same.
         complete: leave out studies that say of some class neither where it is nor that it is absent, since nnU-Net
             takes what is not labelled for background.
 
     Raises:
-        CacheError, ConfigError: nothing to export, studies with other images, or a class that no study has.
+        CacheError, ConfigError: nothing to export, studies with other images, a class that no study has, or a folder
+            with other files.
     """
     cache = Cache(root)
-    entries = [cache.entry(study) for study in cache.study_ids]
-    if not entries:
+    found_there = [cache.entry(study) for study in cache.study_ids]
+    if not found_there:
         raise CacheError(f"expected studies in {root}, found none")
-    if (out / "dataset.json").is_file() and not (out / SIDECAR).is_file():
-        raise ConfigError(f"expected a new folder, found another data set in {out}; choose another --out")
+    done = NnunetSet(Path(out))
+    earlier = nnunet_folder.earlier_cases(done.folder)
+    entries = _in_a_split(found_there, done)
     chosen = _classes(entries, classes)
     channels = _images(entries, images)
-    done = NnunetSet(Path(out))
     phrases = _phrases(entries, chosen)
-    records, found = [], _Labels(chosen)
-    for part in ("imagesTr", "labelsTr"):
-        (out / part).mkdir(parents=True, exist_ok=True)
+    kept = []
     for entry in entries:
         silent = [c for c in chosen if not _stated(entry, c, phrases[c])]
         if missing := [c for c in channels if c not in entry.images]:
@@ -89,60 +82,34 @@ def export_nnunet(
         elif complete and silent:
             done.left_out[entry.study_id] = f"says nothing of {', '.join(silent)}"
         else:
-            _write_study(out, entry, channels, found, done)
-            records.append(_record(entry, chosen))
-    if not done.train:
+            kept.append(entry)
+    if not any(_part(entry) == "Tr" for entry in kept):
         raise CacheError(f"expected studies to train on in {root}, found none: {list(done.left_out.values())[:3]}")
-    done.labels = found.table()
-    _describe(out, done, channels, found, phrases, records, [e for e in entries if e.study_id in done.train])
+    nnunet_folder.begin(done.folder, earlier | {entry.study_id for entry in kept})
+    labels = LabelNumbers(chosen)
+    written = {path for entry in kept for path in _write_study(done.folder, entry, channels, labels, done)}
+    removed = nnunet_folder.clear(done.folder, written)
+    done.labels = labels.table()
+    records = [_record(entry, chosen) for entry in kept]
+    _describe(done.folder, done, channels, labels, phrases, records, [e for e in kept if _part(e) == "Tr"])
     _note(done, entries, chosen, phrases, complete)
+    if removed:
+        done.notes.append(f"{len(removed)} files of an earlier export removed, the first {removed[0].name}")
     return done
 
 
-class _Labels:
-    """Numbers of combinations, in the order in which they are met: studies sorted, then voxels."""
+def _in_a_split(entries: list[Entry], done: NnunetSet) -> list[Entry]:
+    """Where the cache has splits, what is in none is left out: its patient may be in val or test too."""
+    if not any(entry.split for entry in entries):
+        return entries
+    for entry in entries:
+        if not entry.split:
+            done.left_out[entry.study_id] = "in no split, as of a patient who is in val or test too"
+    return [entry for entry in entries if entry.split]
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
-        self.number: dict[Combination, int] = {(c,): n for n, c in enumerate(self.classes, 1)}
 
-    def of(self, members: dict[str, Array], shape: Zyx) -> Array:
-        """Label map of one study, uint16."""
-        met: list[Combination] = [()]
-        code = np.zeros(shape, np.int32)
-        for name in self.classes:
-            box = bounding_box(members[name]) if name in members else None
-            if box is None:
-                continue
-            where = tuple(slice(a, b) for a, b in zip(*box, strict=True))
-            inside, current = members[name][where] > 0, code[where]
-            for old in np.unique(current[inside]):
-                met.append((*met[old], name))
-                current[inside & (current == old)] = len(met) - 1
-        left = set(np.unique(code).tolist())  # a class that another covers whole leaves no voxels of its own
-        numbers = [0] + [self._number(names) if n in left else 0 for n, names in enumerate(met[1:], 1)]
-        return np.array(numbers, np.uint16)[code]
-
-    def _number(self, names: Combination) -> int:
-        number = self.number.setdefault(names, len(self.number) + 1)
-        if number > MOST_LABELS:
-            raise ConfigError(
-                f"expected at most {MOST_LABELS} combinations of classes, found more; export fewer --label"
-            )
-        return number
-
-    def table(self) -> dict[str, int | list[int]]:
-        """nnU-Net's ``labels``."""
-        overlapping = len(self.number) > len(self.classes)
-        out: dict[str, int | list[int]] = {"background": 0}
-        for name in self.classes:
-            numbers = [n for names, n in self.number.items() if name in names]
-            out[name] = numbers if overlapping else numbers[0]
-        return out
-
-    @property
-    def overlapping(self) -> bool:
-        return len(self.number) > len(self.classes)
+def _part(entry: Entry) -> str:
+    return "Ts" if entry.split == "test" else "Tr"
 
 
 def mask_class(mask: MaskRecord) -> str:
@@ -188,9 +155,11 @@ def _stated(entry: Entry, name: str, phrases: set[str]) -> bool:
     return any(mask_class(m) == name for m in entry.masks) or bool(phrases & set(entry.absent))
 
 
-def _write_study(out: Path, entry: Entry, channels: Sequence[str], found: _Labels, done: NnunetSet) -> None:
-    part = "Ts" if entry.split == "test" else "Tr"
-    whole = (0, 0, 0), entry.grid.shape
+def _write_study(
+    out: Path, entry: Entry, channels: Sequence[str], found: LabelNumbers, done: NnunetSet
+) -> Iterator[Path]:
+    """Writes images and labels; gives every file when it is whole."""
+    part, whole = _part(entry), ((0, 0, 0), entry.grid.shape)
     members: dict[str, Array] = {}
     for mask in entry.masks:
         if (name := mask_class(mask)) in found.classes:
@@ -200,8 +169,10 @@ def _write_study(out: Path, entry: Entry, channels: Sequence[str], found: _Label
     for number, image in enumerate(channels):
         path = out / f"images{part}" / f"{entry.study_id}_{number:04d}.nii.gz"
         write_nifti(path, entry.read(image, *whole), entry.grid)
-    labels = found.of(members, entry.grid.shape)
-    write_nifti(out / f"labels{part}" / f"{entry.study_id}.nii.gz", _smallest(labels), entry.grid)
+        yield path
+    path = out / f"labels{part}" / f"{entry.study_id}.nii.gz"
+    write_nifti(path, _smallest(found.of(members, entry.grid.shape)), entry.grid)
+    yield path
     (done.test if part == "Ts" else done.train).append(entry.study_id)
 
 
@@ -229,7 +200,7 @@ def _record(entry: Entry, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _describe(
-    out: Path, done: NnunetSet, channels: Sequence[str], found: _Labels, phrases: dict[str, set[str]],
+    out: Path, done: NnunetSet, channels: Sequence[str], found: LabelNumbers, phrases: dict[str, set[str]],
     records: list[dict[str, Any]], training: list[Entry],
 ) -> None:  # fmt: skip
     dataset: dict[str, Any] = {
@@ -243,9 +214,9 @@ def _describe(
     }
     if found.overlapping:
         dataset["regions_class_order"] = [found.number[(name,)] for name in found.classes]
-    write_whole(out / "dataset.json", json.dumps(dataset, indent=2) + "\n")
-    write_whole(out / SIDECAR, "".join(json.dumps(record) + "\n" for record in records))
     write_whole(out / "splits_final.json", json.dumps(folds(training), indent=1) + "\n")
+    write_whole(out / nnunet_folder.SIDECAR, "".join(json.dumps(record) + "\n" for record in records))
+    write_whole(out / nnunet_folder.DATASET, json.dumps(dataset, indent=2) + "\n")
 
 
 def folds(entries: Sequence[Entry]) -> list[dict[str, list[str]]]:
@@ -276,7 +247,9 @@ def _note(
             f"leave them out with --complete, or export fewer classes with --label"
         )
     if done.left_out:
-        done.notes.append(f"{len(done.left_out)} studies left out, the first {next(iter(done.left_out.items()))}")
+        why = Counter(done.left_out.values())
+        first = {reason: next(s for s, r in done.left_out.items() if r == reason) for reason in why}
+        done.notes += [f"{n} studies left out, the first {first[reason]}: {reason}" for reason, n in why.items()]
     done.notes.append(
         "after nnUNetv2_plan_and_preprocess, copy splits_final.json to nnUNet_preprocessed/" + done.folder.name
     )

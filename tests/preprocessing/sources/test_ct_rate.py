@@ -145,3 +145,40 @@ def test_a_list_of_other_parts_in_another_encoding_is_told(folder):
     (folder / "no_chest_train.txt").write_bytes("train_1_a_2.nii.gz\n".encode("utf-16"))
     with pytest.raises(ManifestError, match=r"in UTF-8, one a line, found .*no_chest_train\.txt"):
         ct_rate.rows(folder)
+
+
+def test_reports_without_the_column_of_findings_are_refused(folder, make):
+    path = folder / "dataset" / "radiology_text_reports" / "train_reports.csv"
+    make.csv(path, "VolumeName,Findings,Impressions_EN", "train_1_a_1.nii.gz,Normal.,")
+    with pytest.raises(
+        ManifestError, match=r"train_reports\.csv: expected the column 'Findings_EN', found .*'Findings'"
+    ):
+        ct_rate.rows(folder)
+
+
+def test_other_columns_of_reports_that_are_missing_are_told(folder, make, caplog):
+    path = folder / "dataset" / "radiology_text_reports" / "train_reports.csv"
+    make.csv(path, "VolumeName,Findings_EN,Technique_EN", "train_1_a_2.nii.gz,Normal.,CT.")
+    with caplog.at_level(logging.WARNING, "vol3d"):
+        ct_rate.rows(folder)
+    assert f"nothing under Impressions_EN, ClinicalInformation_EN in {path}" in caplog.text
+
+
+def test_labels_that_contradict_each_other_refuse_their_scan(folder, make):
+    path = folder / "dataset" / "multi_abnormality_labels" / "train_predicted_labels.csv"
+    make.csv(
+        path,
+        "VolumeName,Cardiomegaly",
+        *(f"train_1_{scan}.nii.gz,{n}" for scan, n in (("a_2", 1), ("b_1", 1), ("b_1", 0))),
+    )
+    rows = {row["study_id"]: row for row in ct_rate.rows(folder)}
+    assert rows["train_1_a"]["labels"] == {"cardiomegaly": 1}
+    assert "found 2 that differ in Cardiomegaly" in rows["train_1_b"]["refused"]
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", b"\x1f\x8b\x08damaged"])
+def test_a_damaged_file_refuses_its_scan_alone(folder, data):
+    (folder / "dataset" / "train_fixed" / "train_1" / "train_1_b" / "train_1_b_1.nii.gz").write_bytes(data)
+    rows = {row["study_id"]: row for row in ct_rate.rows(folder)}
+    assert "download it again" in rows["train_1_b"]["refused"]
+    assert "refused" not in rows["train_1_a"]

@@ -48,3 +48,16 @@ def test_missing_pieces_are_named(folder, tmp_path, make):
         merlin.rows(folder)
     make.csv(folder / "reports_final.csv", "study id,Findings,Split", "AC1,Normal.,tune")
     assert "tune" in merlin.rows(folder)[0]["refused"]
+
+
+def test_rows_that_contradict_each_other_go_to_quarantine(folder, make):
+    make.csv(
+        folder / "reports_final.csv", "study id,Findings,Split", "AC1,Normal.,train", "AC2,Normal.,val",
+        "AC1,Another text.,test", "AC2,Normal.,", "AC3,Normal.,test",
+    )  # fmt: skip
+    (folder / "reports_final.xlsx").unlink()
+    make.csv(folder / "zero_shot_findings_disease_cls.csv", "study id,gallstones", "AC3,1", "AC3,0")
+    rows = {row["study_id"]: row for row in merlin.rows(folder)}
+    assert "'AC1', found 2 that differ in Findings, Split" in rows["AC1"]["refused"]
+    assert rows["AC2"]["split"] == "val"  # a second row that says nothing else is none
+    assert "differ in gallstones" in rows["AC3"]["refused"]

@@ -1,9 +1,10 @@
 import json
+import logging
 
 import numpy as np
 import pytest
 
-from preprocessing.sources import rexgroundingct
+from preprocessing.sources import placement, rexgroundingct
 from vol3d.errors import ManifestError
 
 SENTENCES = {"0": "Consolidation in the left lower lobe.", "1": "Nodule in the right lung."}
@@ -87,3 +88,45 @@ def test_a_dataset_json_of_another_make_is_told(tmp_path, listed, words):
     (tmp_path / "dataset.json").write_text(json.dumps(listed))
     with pytest.raises(ManifestError, match=words):
         rexgroundingct.rows(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["segmentations", "train_fixed"])
+def test_a_damaged_file_stops_its_own_study_alone(tmp_path, make, part):
+    root = tmp_path / "rex"
+    write_set(root, make, turn=True)
+    (root / part / "train_2_a_1.nii.gz").write_bytes(b"no image")
+    cache, summary = make.cached(rexgroundingct.rows(root), tmp_path)
+    assert set(cache.study_ids) == {"train_1_a_1", "valid_3_a_2"}
+    assert "train_2_a_1" in summary.quarantined["train_2_a_1"]
+
+
+@pytest.mark.parametrize("channel", ["5", "-1"])
+def test_a_finding_outside_of_the_channels_stops_its_own_study_alone(tmp_path, make, channel):
+    root = tmp_path / "rex"
+    write_set(root, make, turn=False)
+    listed = json.loads((root / "dataset.json").read_text())
+    listed["train"][0]["findings"] = {"0": "Consolidation.", channel: "Nodule."}
+    (root / "dataset.json").write_text(json.dumps(listed))
+    cache, summary = make.cached(rexgroundingct.rows(root), tmp_path)
+    assert set(cache.study_ids) == {"train_2_a_1", "valid_3_a_2"}
+    assert "channel" in summary.quarantined["train_1_a_1"]
+
+
+def test_where_nothing_can_be_read_the_first_fault_is_told(tmp_path, make, caplog):
+    write_set(tmp_path, make, turn=False)
+    for path in (tmp_path / "segmentations").glob("*.nii.gz"):
+        path.write_bytes(b"no image")
+    with pytest.raises(ManifestError, match=r"found none among 3, the first: .*train_1_a_1\.nii\.gz"):
+        rexgroundingct.rows(tmp_path)
+
+
+def test_others_are_looked_at_in_place_of_those_that_cannot_be_read(tmp_path, make, monkeypatch, caplog):
+    names = tuple(f"train_{n}_a_1" for n in range(1, 7))
+    write_set(tmp_path, make, turn=True, names=names)
+    monkeypatch.setattr(placement, "STUDIES", 2)  # the first and the fourth
+    for name in (names[0], names[3]):
+        (tmp_path / "segmentations" / f"{name}.nii.gz").write_bytes(b"no image")
+    with caplog.at_level(logging.WARNING, "vol3d"):
+        rows = rexgroundingct.rows(tmp_path)
+    assert {mask["placed"] for row in rows for mask in row["masks"]} == {"turned"}
+    assert "2 volumes or masks cannot be read" in caplog.text

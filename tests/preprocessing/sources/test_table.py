@@ -65,6 +65,15 @@ def test_parquet_gives_the_same_rows(folder, make):
         (("study_id,ct,labels.x", "s1,a/ct.nii.gz,yes"), "row 2: expected a label of 1, 0 or -1"),
         (("study_id,ct,split", "s1,a/ct.nii.gz,train", "s1,,val"), "row 3: expected split 'train'"),
         (("study_id,ct,mask,mask.value", "s1,a,m,two"), "whole number, found 'two'"),
+        (
+            ("study_id,ct,split", "s1,a,train", "s2,a,validation"),
+            "row 3: .* train, val or test, found 'validation'; write val",
+        ),
+        (("study_id,ct,mask.phrases", "s1,a,tumour"), "column 'mask' .* beside mask.phrases, found none"),
+        (
+            ("study_id,ct,mask,mask.phrases", "s1,a,m,x", "s2,a,,tumour"),
+            "row 3: .* phrases 'tumour', found an empty cell",
+        ),
         (("study_id",), "at least one study"),
     ],
 )
@@ -103,3 +112,23 @@ def test_a_column_twice_is_told(tmp_path, make):
 def test_a_label_number_that_is_no_whole_one_is_told(tmp_path, make, value):
     with pytest.raises(ManifestError, match=f"whole number, found '{value}'"):
         table.rows(make.csv(tmp_path / "t.csv", "study_id,mask,mask.value", f"a,m.nii.gz,{value}"))
+
+
+def test_a_label_of_0_makes_the_finding_absent(folder, make):
+    make.csv(
+        folder / "studies.csv",
+        "study_id,ct,absent,labels.nodule,labels.cardiomegaly,labels.gallstones,labels.odd thing",
+        "s1,a/ct.nii.gz,pulmonary nodule;cyst,0,1,-1,0", "s2,a/ct.nii.gz,,1,,,",
+    )  # fmt: skip
+    first, second = table.rows(folder)
+    assert first["absent"] == ["pulmonary nodule", "cyst", "lung nodule", "odd thing"]
+    assert "absent" not in second
+
+
+def test_a_label_of_0_and_a_mask_of_the_same_finding_contradict_each_other(folder, make):
+    make.csv(
+        folder / "studies.csv", "study_id,ct,labels.nodule,mask,mask.phrases,mask.value",
+        "s1,a/ct.nii.gz,0,a/seg.nii.gz,lung nodule,1",
+    )  # fmt: skip
+    _, summary = make.cached(table.rows(folder), folder)
+    assert "'lung nodule' as both" in summary.quarantined["s1"]

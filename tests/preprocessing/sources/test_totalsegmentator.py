@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 
 from preprocessing.sources import totalsegmentator
@@ -43,3 +45,29 @@ def test_missing_pieces_are_named(folder, tmp_path, make):
         totalsegmentator.rows(folder)
     with pytest.raises(ManifestError, match="s0000, s0001"):
         totalsegmentator.rows(tmp_path)
+
+
+def test_an_unknown_split_is_refused_with_its_row(folder):
+    table = folder / "meta.csv"
+    table.write_text(table.read_text().replace(";test;", ";training;"))
+    first, second = totalsegmentator.rows(folder)
+    assert first["split"] in ("train", "val")
+    assert second["refused"] == (
+        "meta.csv, row 3: expected the split train, val or test, found 'training'; write train"
+    )
+
+
+def test_rows_that_contradict_each_other_refuse_their_subject(folder):
+    table = folder / "meta.csv"
+    table.write_text(table.read_text() + "s0001;41;f;B;ct abdomen;train;;;;;\n")
+    first, second = totalsegmentator.rows(folder)
+    assert "refused" not in first
+    assert "'s0001', found 2 that differ in age, split" in second["refused"]
+
+
+def test_a_table_without_splits_is_told(folder, make, caplog):
+    make.csv(folder / "meta.csv", "image_id;age", "s0000;78", "s0001;40")
+    with caplog.at_level(logging.WARNING, "vol3d"):
+        rows = totalsegmentator.rows(folder)
+    assert "no column 'split'" in caplog.text
+    assert all(row["split"] in ("train", "val", "test") for row in rows)
