@@ -21,7 +21,7 @@ import torch
 from vol3d.config import from_tree, to_tree
 from vol3d.data.channels import ChannelConfig
 from vol3d.errors import CheckpointError, ConfigError
-from vol3d.files import sha256_of, sync
+from vol3d.files import sha256_of, sync, write_json
 from vol3d.metrics.operating import OperatingPoint
 from vol3d.model.reader import CONFIG as READER_CONFIG
 from vol3d.model.reader import WEIGHTS as READER_WEIGHTS
@@ -166,7 +166,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             "predict": asdict(checkpoint.predict),
             "provenance": {**checkpoint.provenance, **own},
         }
-        (temporary / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        write_json(temporary / RECORD, record)
         written = checkpoint.card or model_card(record, CardFacts(model=to_tree(checkpoint.model.config)))
         (temporary / CARD).write_text(written, encoding="utf-8")
         for name in (*FILES, CARD):
@@ -225,8 +225,7 @@ def attach_reader(folder: Path, reader: Path) -> None:
             sync(temporary / name)
         record = json.loads((temporary / RECORD).read_text())
         record["reader"] = {"weights_sha256": sha256_of(temporary / READER_WEIGHTS)}
-        (temporary / RECORD).write_text(json.dumps(record, indent=1) + "\n")
-        sync(temporary / RECORD)
+        write_json(temporary / RECORD, record)
         replace_folder(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -58,25 +58,50 @@ def evaluate(
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Which studies.")] = "test",
     samples: Annotated[int, typer.Option(min=1, help="Bootstrap draws of the intervals.")] = 1000,
     language: Annotated[bool, typer.Option("--language", help="Also write and score reports and answers.")] = False,
+    consistency: Annotated[
+        int, typer.Option(min=0, metavar="N", help="With --language: report on N studies again, equivalent inputs.")
+    ] = 0,
+    learned: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="With --language: a metric's models, or its scores; repeat."),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Score a checkpoint: metrics.csv (a row a phrase), findings.csv, metrics.json (with intervals), plots.
 
     With --language also language.json: every study's report and answers, written and scored.
 
-    Example: vol3d evaluate out/run out/cache --split test --out out/eval
+    Example: vol3d evaluate out/run out/cache --out out/eval --language --consistency 4 --learned green=green.jsonl
     """
     from vol3d.workflows.evaluate import evaluate as run_evaluate
-    from vol3d.workflows.evaluate_language import evaluate_language
+    from vol3d.workflows.evaluate_language import evaluate_language, learned_of
 
+    if not language and (consistency or learned):
+        raise ConfigError("expected --language with --consistency and --learned, found none: they are about reports")
+    metrics = learned_of(cache, split, _paths_by_name(learned or []))
     summary = run_evaluate(checkpoint, cache, out, split=split, samples=samples, device=device_of(device))
     for name, value in summary["headline"].items():
         typer.echo(f"{name:32s} {value}")
+    typer.echo(summary["seen_in_training"]["statement"])
     if language:
-        table = evaluate_language(checkpoint, cache, out, split=split, samples=samples, device=device_of(device))
+        table = evaluate_language(
+            checkpoint, cache, out, split=split, samples=samples, consistency=consistency, learned=metrics,
+            device=device_of(device),
+        )  # fmt: skip
         for name, value in table["headline"].items():
             typer.echo(f"{name:32s} {value}")
     typer.echo(f"written to {out}")
+
+
+def _paths_by_name(named: list[str]) -> dict[str, Path]:
+    """Raises ConfigError on anything but NAME=PATH, and on a name given twice."""
+    out: dict[str, Path] = {}
+    for text in named:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path) or name in out:
+            raise ConfigError(f"expected --learned NAME=PATH, each name once, found {text!r}")
+        out[name] = Path(path)
+    return out
 
 
 def export_model(

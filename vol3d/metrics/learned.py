@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vol3d.errors import Vol3dError
 
@@ -64,6 +64,34 @@ def load_scorer(name: str, folder: Path) -> Scorer:
             "expected the package RaTEScore, found none; pip install RaTEScore (vol3d does not depend on it)"
         ) from None
     return _ratescore(module, Path(folder))
+
+
+class Learned(NamedTuple):
+    """Learned metrics by name, ready."""
+
+    scorers: Mapping[str, Scorer]
+    given: Mapping[str, Mapping[str, float]]
+    """Scores of another program, by study."""
+
+
+def open_learned(named: Mapping[str, Path], studies: Sequence[str]) -> Learned:
+    """A metric's path is a folder with its models, or a file of scores.
+
+    Args:
+        named: paths by metric.
+        studies: which a file has to score.
+
+    Raises:
+        LearnedMetricError: see `load_scorer` and `read_scores`.
+    """
+    scorers: dict[str, Scorer] = {}
+    given: dict[str, dict[str, float]] = {}
+    for name, path in named.items():
+        if path.is_dir():
+            scorers[name] = load_scorer(name, path)
+        else:
+            given[name] = dict(zip(studies, read_scores(path, studies), strict=True))
+    return Learned(scorers, given)
 
 
 def refuse_code(folder: Path) -> None:

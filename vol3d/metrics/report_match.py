@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -46,6 +47,14 @@ class Truth:
         """Where it is, and what, if it is no focal lesion: "left lung", "pleural_effusion right pleura"."""
         kind = () if self.kind == LESION else (self.kind,)
         return " ".join((*kind, *(w for w in (self.side, self.organ) if w)))
+
+
+_Sized = TypeVar("_Sized", Claim, Truth)
+
+
+def without_size(things: Iterable[_Sized]) -> list[_Sized]:
+    """The same, of no known size: for drafts, whose numbers are slots, so that none is asked of them."""
+    return [replace(thing, size=None, diameter_mm=None) for thing in things]
 
 
 def same_thing(claim: Claim, kind: str, organ: str | None) -> bool:

@@ -29,7 +29,7 @@ from torch import Tensor
 from vol3d.checkpoint import replace_folder
 from vol3d.config import dump_yaml, to_tree
 from vol3d.errors import CheckpointError, ConfigError
-from vol3d.files import sha256_of, sync, write_whole
+from vol3d.files import sha256_of, sync, write_json, write_whole
 from vol3d.train import ranks
 
 log = logging.getLogger("vol3d")
@@ -157,7 +157,7 @@ class RunFolder:
         starts = _starts(path) if step else []
         where: dict[str, Any] = {name: facts[name] for name in ("ranks", "zero_stage") if name in facts}
         starts.append({"step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **where, **environment()})
-        write_whole(path, json.dumps({**facts, "starts": starts}, indent=1) + "\n")
+        write_json(path, {**facts, "starts": starts})
         _truncate(self.root / "log.csv", lambda line: not line[0].isdigit() or int(line.split(",")[0]) <= step)
         _truncate(self.root / "validation.jsonl", lambda line: json.loads(line)["step"] <= step - state.owed)
 
@@ -175,7 +175,7 @@ class RunFolder:
             sync(path)
             files[path.name] = sha256_of(path)
         record = {**dataclasses.asdict(state), "files": files}
-        write_whole(folder / RECORD, json.dumps(record, indent=1) + "\n")
+        write_json(folder / RECORD, record)
         replace_folder(folder, self.checkpoints / f"step-{state.step:06d}")
         for old in sorted(self._steps(), key=_step_of)[:-keep]:
             shutil.rmtree(old)

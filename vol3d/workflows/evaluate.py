@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,16 +12,19 @@ import numpy as np
 from vol3d.cache import Cache
 from vol3d.checkpoint import load_checkpoint
 from vol3d.errors import CacheError, FingerprintError
+from vol3d.files import write_json
 from vol3d.metrics.bootstrap import bootstrap_interval
 from vol3d.metrics.findings import auroc, average_precision, brier, calibration_error
 from vol3d.metrics.segmentation import LesionCounts, lesion_f1
 from vol3d.progress import progress
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.evaluate_findings import FindingCase, FindingsPlan, headline
-from vol3d.workflows.leakage import require_no_leakage
+from vol3d.workflows.held_out import held_out_masks, held_out_table
 from vol3d.workflows.plots import plot_findings, plot_presence
 from vol3d.workflows.scoring import Case, score_probe, study_answers
+from vol3d.workflows.split_guard import require_apart
 from vol3d.workflows.tables import null, record, write_rows
+from vol3d.workflows.trained_on import require_unseen
 
 BOOTSTRAP_SAMPLES = 1000
 
@@ -41,10 +43,11 @@ def evaluate(
     """Asks every listed phrase and every labelled finding of every study of the split, once, and writes
     ``metrics.csv`` (a row a phrase), ``findings.csv`` (a row a finding of a study), ``metrics.json`` and plots.
 
-    Intervals are by `samples` bootstrap draws of patients.
+    Intervals are by `samples` bootstrap draws of patients. `seen_in_training` says in plain words whether the
+    checkpoint knows any of the studies: those of its own training or validation split may be asked for, no others.
 
     Raises:
-        LeakageError: a patient stands in two splits of the cache.
+        LeakageError: a patient or a scan stands in two splits of the cache, or in another split of the training's.
         CacheError: no study in the split. FingerprintError: the cache is of another recipe than the checkpoint.
     """
     checkpoint = load_checkpoint(checkpoint_path, device)
@@ -57,7 +60,8 @@ def evaluate(
     studies = cache.select(split)
     if not studies:
         raise CacheError(f"expected studies of split {split!r} in {cache_root}, found none")
-    require_no_leakage([cache_root], near_duplicates=False)
+    require_apart(cache_root)
+    seen = require_unseen(checkpoint_path, cache, split)
     entries = [cache.entry(study) for study in studies]
     plan = FindingsPlan(checkpoint, entries)
     ask = Asker(checkpoint, device)
@@ -73,6 +77,7 @@ def evaluate(
     summary = {
         "split": split,
         "studies": len(studies),
+        "seen_in_training": seen,
         "data_fingerprint": cache.fingerprint(),
         "calibration": asdict(checkpoint.calibration),
         "provenance": checkpoint.provenance,
@@ -80,11 +85,14 @@ def evaluate(
         **summarise(cases, samples),
         "findings": findings,
     }
+    if unseen := held_out_table(cases, held_out_masks(entries), samples):
+        summary["unseen_combinations"] = unseen
+        summary["headline"] |= {name: null(round(own["value"], 4)) for name, own in unseen.items() if own["cases"]}
     summary["headline"] |= headline(findings)
     out.mkdir(parents=True, exist_ok=True)
     write_rows(cases, Case, out / "metrics.csv")
     write_rows(plan.cases, FindingCase, out / "findings.csv")
-    (out / "metrics.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_json(out / "metrics.json", summary)
     plot_presence(cases, out / "presence.png")
     if plan.cases:
         plot_findings(plan.cases, out)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from vol3d.cache import Cache
 from vol3d.errors import CacheError, Vol3dError
-from vol3d.files import write_whole
+from vol3d.files import write_json
 from vol3d.metrics.consistency import Consistency, consistency
 from vol3d.metrics.report_claims import LESION, claims_of
 from vol3d.metrics.report_findings import micro_f1, score_claims, truths_of
@@ -40,6 +39,7 @@ def evaluate_consistency(
     out: Path,
     *,
     split: str = "test",
+    studies: Sequence[str] | None = None,
     samples: int = SAMPLES,
 ) -> dict[str, Any]:
     """Agreement of the findings stated, before and after each kind of change; writes ``consistency.json``.
@@ -50,13 +50,14 @@ def evaluate_consistency(
         cache_root: the cache with the same studies: their patients and their truth.
         out: folder, made if missing.
         split: of the cache.
+        studies: only these of it.
         samples: bootstrap draws.
 
     Raises:
         CacheError: no study in the split. Vol3dError: a report is missing.
     """
     cache = Cache(cache_root)
-    studies = cache.select(split)
+    studies = cache.select(split) if studies is None else list(studies)
     if not studies:
         raise CacheError(f"expected studies of split {split!r} in {cache_root}, found none")
     entries = [cache.entry(s) for s in studies]
@@ -77,7 +78,7 @@ def evaluate_consistency(
                 row["identical_by_group"] = subgroup_table(same, patients, groups, samples=samples)
         table[kind or "unchanged"] = row
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "consistency.json", json.dumps(table, indent=1) + "\n")
+    write_json(out / "consistency.json", table)
     return table
 
 

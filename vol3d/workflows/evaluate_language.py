@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,21 @@ from preprocessing.manifest import Row
 from vol3d.cache import Cache, Entry
 from vol3d.checkpoint import load_checkpoint
 from vol3d.errors import CacheError
-from vol3d.files import write_whole
-from vol3d.metrics.report_claims import report_text
-from vol3d.metrics.report_findings import score_report, summarise_reports
+from vol3d.files import write_json
+from vol3d.metrics.learned import Learned, open_learned
 from vol3d.progress import progress
 from vol3d.workflows.answer import Answerer
 from vol3d.workflows.drafts import Context, Draft
 from vol3d.workflows.embed_split import score_retrieval
+from vol3d.workflows.equivalent_reports import even_sample, figures, report_again
+from vol3d.workflows.evaluate_consistency import evaluate_consistency
+from vol3d.workflows.evaluate_drafts import score_drafts, unsized
 from vol3d.workflows.evaluate_questions import evaluate_questions
 from vol3d.workflows.evaluate_reports import evaluate_reports
 from vol3d.workflows.lesions import Lesions
 from vol3d.workflows.reading import ReaderWriter, writer_of
 from vol3d.workflows.report import Reporter
-from vol3d.workflows.tables import record
+from vol3d.workflows.trained_on import require_unseen
 
 SAMPLES = 1000
 
@@ -36,6 +37,8 @@ def evaluate_language(
     split: str = "test",
     device: str = "cpu",
     samples: int = SAMPLES,
+    consistency: int = 0,
+    learned: Learned | None = None,
     show_progress: bool = True,
 ) -> dict[str, Any]:
     """Writes every study's report and answers its questions; ``language.json`` and the tables of both in `out`.
@@ -43,10 +46,23 @@ def evaluate_language(
     A model with an alignment head is also scored by retrieval of reports by images and the other way round.
 
     With a language decoder, two controls stand beside it: its drafts before any was checked (`drafts`, `drafted`), and
-    what the same decoder writes when it is shown nothing (`blank`).
+    what the same decoder writes when it is shown nothing (`blank`). Their sentences have slots for numbers: what they
+    may be compared with is the level `lesion_unsized` of the reports.
+
+    Args:
+        checkpoint_path: a run folder or an exported model folder.
+        cache_root: a cache of the checkpoint's recipe.
+        out: folder, made if missing.
+        split: of the cache.
+        device: where the model runs.
+        samples: bootstrap draws.
+        consistency: studies reported on again with other noise, in a shifted frame and along other axes.
+        learned: metrics with models of their own (`learned_of`).
+        show_progress: show progress bars.
 
     Raises:
         CacheError: no study in the split has a report, structured findings or questions.
+        LeakageError: see `evaluate`.
     """
     checkpoint, cache = load_checkpoint(checkpoint_path, device), Cache(cache_root)
     entries = [cache.entry(study) for study in cache.select(split)]
@@ -54,6 +70,8 @@ def evaluate_language(
     told = [e for e in entries if getattr(e, "report", None) or getattr(e, "findings", None)]
     if not asked and not told:
         raise CacheError(f"expected studies of split {split!r} with reports or questions in {cache_root}, found none")
+    require_unseen(checkpoint_path, cache, split)
+    learned = learned or Learned({}, {})
     writer = writer_of(checkpoint_path, checkpoint, device)
     blank = ReaderWriter(checkpoint, writer.reader, device, writer.generation, blank=True) if writer else None
     reporter = Reporter(checkpoint, device, writer)
@@ -67,9 +85,9 @@ def evaluate_language(
                 blank.show(entry, seen)
                 drafts["drafts"].append(writer.write_report(entry, Context()))
                 drafts["blank"].append(blank.write_report(entry, Context()))
-                for name, own in (("drafted", writer), ("blank", blank)):
-                    given = own.write_answers(entry, questions, Context())
-                    answers[name] |= {(entry.study_id, q): a for q, a in zip(questions, given, strict=True)}
+                for name, drafting in (("drafted", writer), ("blank", blank)):
+                    said = drafting.write_answers(entry, questions, Context())
+                    answers[name] |= {(entry.study_id, q): a for q, a in zip(questions, said, strict=True)}
             row = Row(study_id=entry.study_id, patient_id="")
             reporter.write(entry, row, out / "reports" / entry.study_id, Context())
             answers["answers"] |= _answer_all(entry, reporter)
@@ -77,25 +95,44 @@ def evaluate_language(
     table: dict[str, Any] = {"split": split, "studies": len(entries), "writer": type(reporter.writer).__name__}
     if told:
         table["reports"] = evaluate_reports(
-            out / "reports", cache_root, out, split=split, samples=samples, show_progress=False
+            out / "reports", cache_root, out, split=split, scorers=learned.scorers, given_scores=learned.given,
+            samples=samples, show_progress=False,
+        )  # fmt: skip
+        table["reports"]["findings"] |= unsized(entries, out / "reports", samples)
+        table |= {f"reports_{name}": score_drafts(entries, own, samples) for name, own in drafts.items() if own}
+    if told and consistency:
+        again = even_sample(told, consistency)
+        changed = report_again(reporter, again, out / "reports-changed", show_progress=show_progress)
+        table["consistency"] = evaluate_consistency(
+            out / "reports", changed, cache_root, out, split=split, studies=[e.study_id for e in again], samples=samples
         )
-        table |= {f"reports_{name}": _score_drafts(entries, own, samples) for name, own in drafts.items() if own}
-    for name, said in answers.items():
-        if asked and said:
+    for name, own in answers.items():
+        if asked and own:
             folder = out / "questions" / name
-            found = evaluate_questions(asked, lambda e, q, said=said: said[e.study_id, q], folder, samples=samples)  # type: ignore[misc]
+            found = evaluate_questions(asked, lambda e, q, own=own: own[e.study_id, q], folder, samples=samples)  # type: ignore[misc]
             table[f"questions_{name}"] = found
     reported = [e for e in entries if getattr(e, "report", None)]
     if checkpoint.model.config.alignment_width and len(reported) > 1:
         table["retrieval"] = score_retrieval(reporter.asker, reported, samples=samples)
     table["headline"] = _headline(table)
-    write_whole(out / "language.json", json.dumps(table, indent=1) + "\n")
+    write_json(out / "language.json", table)
     return table
 
 
-def _headline(table: dict[str, Any]) -> dict[str, float]:
+def learned_of(cache_root: Path, split: str, named: Mapping[str, Path]) -> Learned:
+    """Metrics for the reports of a split: by name, a folder with models or a file with a score a study.
+
+    Raises:
+        LearnedMetricError: one cannot be had; the message says what to get where.
+    """
+    cache = Cache(cache_root)
+    entries = (cache.entry(study) for study in cache.select(split)) if named else ()
+    return open_learned(named, [e.study_id for e in entries if getattr(e, "report", None)])
+
+
+def _headline(table: dict[str, Any]) -> dict[str, float | None]:
     """The numbers to look at first."""
-    out = {}
+    out: dict[str, float | None] = {}
     for name in ("reports", "reports_drafts", "reports_blank"):
         levels = table.get(name, {})
         for level, own in levels.get("findings", levels).items():
@@ -108,6 +145,12 @@ def _headline(table: dict[str, Any]) -> dict[str, float]:
                     out[f"questions_{name}_{wording}"] = own[wording]["micro"]["value"]
             out[f"questions_{name}"] = own["all"]["micro"]["value"]
             out["questions_majority"] = own["all"]["majority_micro"]
+            if unseen := own.get("unseen_combinations"):
+                out[f"questions_{name}_unseen_combinations"] = unseen["micro"]["value"]
+    reports = table.get("reports", {})
+    out |= {f"unseen_combinations_{k}": v["value"] for k, v in reports.get("unseen_combinations", {}).items()}
+    out |= {f"learned_{k}": v["value"] for k, v in reports.get("learned", {}).items()}
+    out |= figures(table.get("consistency", {}))
     return out
 
 
@@ -118,20 +161,3 @@ def _answer_all(entry: Entry, reporter: Reporter) -> dict[tuple[str, str], str]:
     answerer = Answerer(entry, reporter, Lesions(reporter.evidences.of(entry), None, {}, "answers"))
     found = answerer(questions, Context())
     return {(entry.study_id, q): a.text for q, a in zip(questions, found, strict=True)}
-
-
-def _score_drafts(entries: Sequence[Entry], drafts: Sequence[list[Draft]], samples: int) -> dict[str, Any]:
-    """Finding-level scores of unchecked drafts, for studies with structured truth."""
-    scores, patients = [], []
-    for entry, own in zip(entries, drafts, strict=True):
-        truth = getattr(entry, "findings", None)
-        if truth:
-            lines: dict[str, list[str]] = {}
-            for draft in own:
-                lines.setdefault(draft.section, []).append(draft.sentence)
-            impression = " ".join(lines.pop("impression", []))
-            findings = "\n".join(f"{name.capitalize()}: {' '.join(told)}" for name, told in lines.items())
-            scores.append(score_report(report_text({"findings": findings, "impression": impression}), truth))
-            patients.append(entry.patient_key)
-    levels = summarise_reports(scores, patients, samples=samples) if scores else {}
-    return {level: {"f1": record(own.f1), "recall": record(own.recall)} for level, own in levels.items()}

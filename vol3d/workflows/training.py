@@ -25,11 +25,12 @@ from vol3d.train.run_config import RunConfig
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.calibrate import ABSENT_PER_STUDY, Calibrated, calibrate
 from vol3d.workflows.finding_scores import labelled, labels_of, macro_auroc, phrases_of, refuse_test
-from vol3d.workflows.leakage import require_no_leakage
 from vol3d.workflows.model_card import write_cards
 from vol3d.workflows.prepare import load_recipe
 from vol3d.workflows.reader_phase import train_reading
 from vol3d.workflows.scoring import Ask, study_answers, truth_of
+from vol3d.workflows.split_guard import require_apart_on_all_ranks
+from vol3d.workflows.trained_on import inherited, note, seen_by
 
 log = logging.getLogger("vol3d")
 
@@ -54,7 +55,7 @@ def run_training(
 
     Raises:
         ModelUnavailableError: the language model that the reader starts from is not on this machine.
-        LeakageError: a patient stands in two splits of the cache.
+        LeakageError: a patient or a scan stands in two splits of the cache.
         Vol3dError: what is asked does not fit together; the message says what to do.
         StoppedError: SIGTERM or SIGUSR1 came; a checkpoint is written, and the same call with resume goes on.
     """
@@ -63,7 +64,7 @@ def run_training(
         find_base(config.read.model.language.base)  # to miss it now, not after days of the first phase
     recipe = load_recipe(config_path)
     cache = Cache(cache_root)
-    require_no_leakage([cache_root], near_duplicates=False)
+    require_apart_on_all_ranks(cache_root, volumes=not dry_run)
     entries = cache.entries(config.data.val_split)
     refuse_test(entries[:1])  # they are all of one split
     _report(cache, config)
@@ -140,16 +141,18 @@ def judge(ask: Ask, entries: Sequence[Entry]) -> dict[str, float]:
 
 
 def _finish(out: Path, cache: Cache, config: RunConfig, entries: Sequence[Entry]) -> None:
-    """Calibrates every model of the run and records which phrases it was trained on."""
+    """Calibrates every model of the run and records which phrases, patients and scans it was trained on."""
     trained = cache.table.of_split(config.data.train_split).masks()
     phrases = sorted({p for _, _, label, own in trained if label for p in own})
     known: dict[str, Calibrated] = {}  # best and last are often the same weights
+    seen = [*seen_by(cache, training=config.data.train_split, validation=config.data.val_split), *inherited(out)]
     for name in RUN_CHOICES:
         folder = out / name
         if not folder.is_dir():
             continue
         checkpoint = load_checkpoint(folder)
         if "calibrated_on" in checkpoint.provenance:  # a finished run that was resumed
+            note(folder, seen)
             continue
         weights = checkpoint.provenance["weights_sha256"]
         if weights not in known:
@@ -161,6 +164,7 @@ def _finish(out: Path, cache: Cache, config: RunConfig, entries: Sequence[Entry]
             folder,
             replace(checkpoint, calibration=learnt.calibration, findings=learnt.findings, provenance=provenance),
         )
+        note(folder, seen)
         log.info("%s: %s, chosen on %d validation phrases", folder, learnt.calibration, learnt.chosen_by["probes"])
         if learnt.findings is not None:
             log.info(
