@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from vol3d.text.asked_numbers import numbers_asked
 from vol3d.text.grounding import grounding_phrase
 from vol3d.text.organs import structure_in
 from vol3d.text.questions import question_kind
 from vol3d.text.reports import organs_in
-from vol3d.text.statements import families_in
+from vol3d.text.things import families_in
 
 _BE = r"(?:is|are|was|were)"
 _DO = r"(?:does|do|did)"
@@ -30,13 +31,16 @@ _SEEN = (
 _AT = rf"(?:\s(?:in|on|anywhere in|by|from)\s{_SCAN})?"
 _LIE = r"(?:\s(?:located|situated|found|lie|lies|sit|sits|lying|belong|belongs|seen|to be found|placed|in|on))?"
 _ATTRIBUTE = (
-    r"(?:(?:longest|largest|greatest|maximum|maximal|max|axial|short|long|mean|average|peak|total|overall|approximate|"
-    r"metabolic|tumou?r|fdg|tracer)\s)*"
-    r"(?:diameters?|sizes?|volumes?|extent|dimensions?|length|width|height|thickness|axis|uptake|"
-    r"suv(?:[ -]?(?:max(?:imum)?|mean|peak|bw))?)(?:\svalue)?"
+    r"(?:(?:longest|largest|greatest|smallest|shortest|maximum|maximal|max|axial|short|long|mean|average|peak|total|sum|of|"
+    r"combined|summed|overall|approximate|metabolic|tumou?r|fdg|tracer|lesion|cranio-?caudal|transverse|vertical|the|"
+    r"antero-?posterior|ap|3-?d)\s)*"
+    r"(?:diameters?|sizes?|volumes?|extent|dimensions?|length|width|height|thickness|axis(?:\s(?:diameter|length))?|uptake|"
+    r"tlg|glycolysis|hu|hounsfield\sunits?|density|attenuation|slices?(?:\s(?:numbers?|ranges?))?|z[ -]position|area|"
+    r"suv(?:[ -]?(?:max(?:imum)?|mean|peak|bw))?)(?:\svalues?)?"
 )
 _TELL = r"(?:please\s)?(?:(?:what|which)\s(?:is|are|was)|(?:give|state|name|tell|report|measure|list|show)(?:\sme)?)"
-_BARE = r"(?:(?!there\b|an?\b|any\b|lesion|nodule|mass|tumou?r|node|abnormalit|focal)[\w-]+\s?)+?"
+_BARE_WORD = r"(?!there\b|an?\b|any\b|lesion|nodule|mass|tumou?r|node|abnormalit|focal)[\w-]+"
+_BARE = rf"(?:{_BARE_WORD}\s)*?{_BARE_WORD}"
 """Words for a place, no thing among them."""
 _LOR = r"(?:(?:on|to)\sthe\s)?(?:left|right)(?:[ -]sided?)?"
 _ANY = r"(?:(?:any|some)\s)?(?:(?:evidence|signs?|suspicion)\s(?:of|for)\s)?"
@@ -62,9 +66,12 @@ _FRAMES: tuple[re.Pattern[str], ...] = tuple(
         # size and uptake
         rf"how\s(?:large|big|long|wide|small|thick|avid|hot|extensive|active|tall|deep|hypermetabolic)\s{_BE}\s(?P<x>.+)",
         rf"how\s(?:high|large|big|much)\s{_BE}\s(?:the\s)?{_ATTRIBUTE}\s(?:of|in)\s(?P<x>.+)",
-        rf"(?:{_TELL}\s)?(?:the\s)?{_ATTRIBUTE}(?:\sin\s(?:ml|mm|cm|millilit\w+|millimet\w+))?\sof\s(?P<x>.+)",
+        rf"(?:{_TELL}\s)?(?:the\s)?{_ATTRIBUTE}(?:\sin\s(?:ml|mm|cm|hu|hounsfield\sunits|millilit\w+|"
+        r"millimet\w+))?\sof\s(?P<x>.+)",
         rf"(?:what|which)\s{_ATTRIBUTE}(?:\sin\s(?:ml|mm|cm))?\s{_DO}\s(?P<x>.+?)\s(?:reach|have|show|measure|take|occupy)",
         rf"(?:what|how\smuch|how\s(?:large|big))\s{_DO}\s(?P<x>.+?)\smeasure",
+        rf"(?:on|in|at|from|to)?\s?(?:which|what)\s(?:\w+\s)?slices?(?:\snumbers?)?\s(?:{_BE}|{_DO}|can|{_SHOW})\s"
+        rf"(?P<x>.+?)(?:\s(?:be\s)?(?:{_SEEN}|starts?|begins?|ends?|stops?|largest|best|lies?|located))*{_AT}",
         # place
         rf"where(?:abouts)?\s(?:{_BE}|{_DO}|can)\s(?P<x>.+?)(?:\s(?:be\s)?{_SEEN})?{_LIE}{_AT}",
         r"(?:in|at)\s(?:which|what)\s(?:part|region|area|place|lobe|quadrant|location|side)"
@@ -116,12 +123,13 @@ _ABSENCE = re.compile(
 def asked_about(question: str) -> str | None:
     """The phrase to segment for an answer; None for questions about the study as a whole (its modality).
 
-    Sides and attributes stay in the phrase, articles and question words go. A question about a place alone ("What is
-    seen in the liver?", "Is the liver normal?") is about a lesion there.
+    Sides and attributes stay in the phrase; articles, question words, ranks and limits ("larger than 1 cm") go. A
+    question about a place alone ("What is seen in the liver?", "Is the liver normal?") is about a lesion there.
     """
     text = " ".join(question.split()).strip(" ?.!")
     if not re.search(r"\w", text) or question_kind(text) == "modality":
         return None
+    text = numbers_asked(text).rest
     for frame in _FRAMES:
         if found := frame.fullmatch(text):
             return _phrase(found)

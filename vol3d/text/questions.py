@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from vol3d.errors import Vol3dError
+from vol3d.text.figures import figure_in, not_measured
 from vol3d.text.labeler import find_mentions, finding_names, label_findings
 from vol3d.text.mentions import Quantity, laterality, quantities
 from vol3d.text.organs import SIDES
@@ -25,9 +26,10 @@ RELATIVE_TOLERANCE = 0.1
 """Of a number whose question names no tolerance."""
 
 _KIND_RULES: tuple[tuple[QuestionKind, str], ...] = (
-    ("count", r"\bhow many\b|\b(?:number|count) of\b"),
+    ("count", r"\bhow many\b|(?<!slice )\b(?:number|count) of\b"),
     ("size", r"\bhow (?:large|big|long|wide|small|thick|avid|hot|much)\b|\bmeasure[sd]?\b|\bsuv|"
-     r"\b(?:size|diameter|volume|extent|dimensions?|length)\b"),
+     r"\b(?:size|diameter|volume|extent|dimensions?|length)\b|^(?:what|which) (?:is|are) (?:the )?(?:\w+ )?"
+     r"(?:largest|biggest|smallest|hottest|most (?:\w+-)?avid)\b(?! (?:organ|structure))"),
     ("modality", r"\bmodality\b|\bwhich (?:kind|type) of (?:scan|imaging|study|exam\w*)|"
      r"\bwhat (?:kind|type) of (?:scan|imaging|study|exam\w*)|\bCT or (?:a )?PET|\bPET(?:/CT)? or (?:a )?CT|"
      r"\bhow was this (?:image|scan|study)|\bwhich scanner|\bacquired with\b"),
@@ -37,6 +39,7 @@ _KIND_RULES: tuple[tuple[QuestionKind, str], ...] = (
     ("organ", r"\b(?:which|what) (?:\w+ )?(?:organs?|structures?)\b|\borgans? (?:is|are|holds?|contains?)\b"),
     ("location", r"\bwhere\b|\blocat(?:ed|ion|e)\b|\b(?:which|what) (?:part|region|place|site|lobe)\b|\bsituated\b"),
 )  # fmt: skip
+_REFUSED = re.compile(r"^\w+(?: \w+)? can(?:not|'t) (?:be )?(?:answer|measure|tell|say|determine|assess)\w*\b")
 _OUTSIDE = re.compile(
     r"\bnot (?:in|within|inside|included in|covered by|part of|visible in)(?: \w+)? "
     r"(?:field of view|fov|scan(?:ned)?|image[ds]?|view|range|region|volume)\b|"
@@ -104,7 +107,7 @@ def question_kind(question: str) -> QuestionKind:
     if not re.search(r"\w", text):
         raise QuestionError(f"expected a question in words, found {question!r}")
     for kind, pattern in _KIND_RULES:
-        if re.search(pattern, text, re.I):
+        if re.search(pattern, text, re.I) or (kind == "size" and (figure_in(text) or not_measured(text))):
             if kind in ("size", "count") and re.match(r"(?:is|are|was|were|does|do|has|have|can) ", text):
                 continue  # "is the size of the heart normal?"
             return kind
@@ -112,9 +115,9 @@ def question_kind(question: str) -> QuestionKind:
 
 
 def normalise(answer: str, kind: QuestionKind) -> str | None:
-    """The normal form of an answer to a question of a kind; None if it cannot be read or says two things."""
+    """The normal form of an answer to a question of a kind; None if it cannot be read, says two things or refuses."""
     text = " ".join(answer.lower().split()).strip(" .!\"'")
-    if not text or "?" in text:
+    if not text or "?" in text or _REFUSED.match(text):
         return None
     if _OUTSIDE.search(text):
         return NOT_IN_VIEW
@@ -237,8 +240,10 @@ def _size(text: str) -> str | None:
 
 
 def _number(text: str) -> Quantity | None:
-    """The one quantity of a text; None if there is none, a range, or several of one kind."""
-    found = [q for q in quantities(text) if q.kind not in ("slice", "z")]
+    """The one quantity of a text; None if there is none, a range, or several. A slice or z counts only by itself."""
+    told = quantities(text)
+    kinds = [[q for q in told if q.kind not in ("slice", "z")], [q for q in told if q.kind == "slice"], told]
+    found = next((rows for rows in kinds if rows), [])
     if len(found) != 1 or found[0].is_range or re.search(r"\b(?:or|and|to)\b", text[found[0].start : found[0].end]):
         return None
     return found[0]

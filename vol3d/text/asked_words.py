@@ -1,0 +1,82 @@
+"""Words of a question that no mask can answer: change since an earlier study, and attributes that nobody taught."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from vol3d.text.claims import DESCRIBED, NEUTRAL
+from vol3d.text.mentions import references_to_prior
+from vol3d.text.organs import structures
+from vol3d.text.reports import organs_in
+from vol3d.text.things import thing_spans
+
+_CHANGE = re.compile(
+    r"\b(?:chang(?:e|es|ed|ing)|grow(?:s|n|ing|th)?|shr(?:ink|inks|ank|unk|inking)|respon(?:d|ds|ded|ding|se)|recur\w*|"
+    r"relaps\w*|evol\w+|improv\w+|wors\w+|unchanged|progress\w*|regress\w*|doubling|follow-?up|stable)\b",
+    re.I,
+)
+_NO_CHANGE = re.compile(
+    r"\b(?:enlarged|comparatively|(?:first|last|previous|next)(?=\s(?:\w+\s)?(?:slice|image)s?\b)|"
+    r"smaller(?=\sthan\s(?!in\b|on\b|at\b|before|last|prev|prior|earlier)))\b",
+    re.I,
+)
+_JUDGED = re.compile(
+    r"\b(?:malignant|benign|cancerous|metastatic|neoplastic|infected|infectious|inflam\w+|acute|chronic|"
+    r"primary|secondary|dangerous|operable|resectable|treated|alive|viable)\b",
+    re.I,
+)
+"""What a reader concludes, though some of these words may stand in a thing's name."""
+_UPTAKE = (
+    r"metabolically|(?:in)?active|(?:hyper|hypo|iso)-?metabolic\w*|fdg|psma|tracer|avid\w*|uptake|suv\w*|metabolic\w*|photopenic|"
+    r"increased|intense|physiological|showing|non"
+)
+_LOOKS = (
+    r"(?:osteo)?(?:lytic|sclerotic)|(?:hyper|hypo|iso)-?(?:attenuating|dense|echoic)|(?:low|high|soft-tissue)-?(?:attenuation|"
+    r"density)?|attenuation|density|densely|sized?|(?:small|medium|moderate|large)-sized|part-solid|moderate|tiny|largest|"
+    r"biggest|main|dominant|intra\w+|vertebral|bod(?:y|ies)|parenchym\w+|tissue|focal"
+)
+_FILLING = (
+    r"an?|the|all|any|some|of|in|on|at|to|or|and|by|with|without|within|from|for|inside|throughout|anywhere|either|other|"
+    r"further|is|are|was|were|be|been|do|does|did|has|have|can|there|here|this|that|these|those|it|its|his|her|patient\S*|"
+    r"scan\w*|stud(?:y|ies)|image[sd]?|ct|pet|field|view|what|which|where|who|wrong|abnormal|anything|something|nothing|seen|"
+    r"show[ns]?|visible|left|right|both|sides?|sided|lesion|structures?|organs?|whole|entire|two|lobes?"
+)
+_KNOWN = re.compile(rf"(?:{_UPTAKE}|{_LOOKS}|{_FILLING})", re.I)
+
+
+def asks_for_change(question: str) -> bool:
+    """Whether an earlier study is needed: "Is the nodule new?", "Has it grown?"; not "enlarged lymph nodes"."""
+    text = _NO_CHANGE.sub(" ", question)
+    return bool(_CHANGE.search(text) or references_to_prior(text))
+
+
+def unknown_words(phrase: str, taught: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """Words of a phrase that no thing, place or look of the vocabulary has, and that are not among those taught.
+
+    Args:
+        phrase: to be segmented.
+        taught: words of the checkpoint's own phrases, lower case.
+    """
+    judged = [word.lower() for word in _JUDGED.findall(phrase)]
+    rest = list(phrase)
+    for start, end in [*thing_spans(phrase), *((a, b) for a, b, _ in organs_in(phrase))]:
+        whole = len(re.sub(r"\w+$", "", phrase[:start]))  # "osteolytic lesion"
+        rest[whole:end] = " " * (end - whole)
+    text = "".join(rest)
+    for pattern in DESCRIBED:
+        text = pattern.sub(" ", text)
+    words = [w for w in re.findall(r"[^\W\d_][\w'-]*", text.lower()) if w not in _anatomy()]
+    stray = [w for w in words if not (_KNOWN.fullmatch(w) or NEUTRAL.fullmatch(w) or _parts_known(w))]
+    return tuple(w for w in dict.fromkeys([*judged, *stray]) if w not in taught)
+
+
+def _parts_known(word: str) -> bool:
+    parts = word.split("-")
+    return len(parts) > 1 and all(_KNOWN.fullmatch(p) or NEUTRAL.fullmatch(p) or p == "not" for p in parts if p)
+
+
+@cache
+def _anatomy() -> frozenset[str]:
+    texts = [t for s in structures().values() for t in (*s.words, *s.phrases)]
+    return frozenset(w for text in texts for w in re.findall(r"[\w'-]+", text.lower()))

@@ -1,0 +1,152 @@
+"""Questions about one study: what is refused, what is measured, what the masks say, and what is left to the writer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+from vol3d.cache import Entry
+from vol3d.text.asked import asked_about, asks_for_absence
+from vol3d.text.asked_numbers import NumbersAsked, numbers_asked
+from vol3d.text.asked_words import asks_for_change, unknown_words
+from vol3d.text.organs import structure_in
+from vol3d.text.questions import question_kind
+from vol3d.text.things import families_in, specific_families
+from vol3d.text.uptake import needs_pet
+from vol3d.workflows.answer_numbers import NO_PET, figure_answer, judged, keeping, needs_uptake, ranked
+from vol3d.workflows.answer_places import Places, open_answer, organs_of
+from vol3d.workflows.answer_types import Answer, CannotAnswer, CannotMeasure, refused, unchecked
+from vol3d.workflows.drafts import Context, Writer
+from vol3d.workflows.evidence import Evidence, body_sides
+from vol3d.workflows.lesions import Lesion, Lesions
+from vol3d.workflows.report import Reporter
+from vol3d.workflows.template_writer import TemplateWriter
+
+_SUPERLATIVE = re.compile(
+    r"(?:is|does)\s(?:the\s)?(?P<thing>[\w -]+?)\s(?:(?:located|situated|found|lie)\s)?(?:in|on|within|at|of)\s.+", re.I
+)
+
+
+class Answerer:
+    """One study, ready for questions."""
+
+    def __init__(self, entry: Entry, reporter: Reporter, lesions: Lesions) -> None:
+        self.entry, self.known, self.lesions = entry, reporter.known, lesions
+        self.evidence: Evidence = reporter.evidences.of(entry)
+        self.writer: Writer | None = None if isinstance(reporter.writer, TemplateWriter) else reporter.writer
+        self.templates = TemplateWriter(reporter.known, reporter.evidences)
+        self.places = Places(self.evidence, self.known)
+
+    def __call__(self, questions: Sequence[str], context: Context) -> list[Answer]:
+        """All answers, after one pass over the study for everything they ask about."""
+        phrases = [p for q in questions if (p := asked_about(q))]
+        places = [p for phrase in phrases for p in self.places.of(phrase) or []]
+        self.evidence.ask([*phrases, *places, *(t.phrase for t in self.known.plain), *self.known.sites.values()])
+        return [self._answer(q, context) for q in questions]
+
+    def _answer(self, question: str, context: Context) -> Answer:
+        kind, phrase, asked = question_kind(question), asked_about(question), numbers_asked(question)
+        drafted = self.writer.write_answer(self.entry, question, context) if self.writer is not None else None
+        blank = Answer(question=question, kind=kind, phrase=phrase, text="", source="none", drafted=drafted)
+        if kind == "modality":
+            text = "/".join(image.upper() for image in ("pet", "ct") if image in self.entry.images)
+            return replace(blank, text=text, source="header", reason="the images of the study")
+        if "pet" not in self.entry.images and (needs_pet(question) or needs_uptake(asked)):
+            return refused(blank, NO_PET)
+        if phrase is None:
+            return unchecked(blank, "the question names nothing that can be segmented")
+        try:
+            self._require_answerable(question, phrase, asked)
+        except CannotAnswer as why:
+            return refused(blank, why) if kind != "open" or asks_for_change(question) else unchecked(blank, str(why))
+        if phrase not in self.known.trained and not self._knows(phrase):
+            return unchecked(blank, "the checkpoint was not trained on anything of the kind in this place")
+        if kind == "open":
+            return open_answer(blank, self.entry, self.evidence, self.known, self.lesions, self.templates)
+        return self._measured(blank, phrase, asked)
+
+    def _require_answerable(self, question: str, phrase: str, asked: NumbersAsked) -> None:
+        if asks_for_change(question):
+            raise CannotAnswer("change needs a prior study, and none was given")
+        if asked.trouble:
+            raise (CannotMeasure if asked.trouble.endswith("not measured") else CannotAnswer)(asked.trouble)
+        if phrase not in self.known.trained and (words := unknown_words(phrase, self._taught)):
+            raise CannotAnswer(f"the checkpoint has no words for {', '.join(words)}")
+        if asked.both and len(organs_of(phrase)) > 1:
+            raise CannotAnswer("it names several places; ask about each by itself")
+
+    @cached_property
+    def _taught(self) -> frozenset[str]:
+        return frozenset(w for phrase in self.known.trained for w in re.findall(r"[\w'-]+", phrase.lower()))
+
+    def _knows(self, phrase: str) -> bool:
+        families = families_in(phrase)
+        if families:
+            return self.known.knows(families, organs_of(phrase), specific_families(phrase, denied=False))
+        structure = structure_in(phrase)
+        return structure is not None and structure.name in self.known.sites
+
+    def _measured(self, blank: Answer, phrase: str, asked: NumbersAsked) -> Answer:
+        blank = replace(blank, probability=round(self.evidence.probability(phrase), 6))
+        numbers = self._numbers(phrase)
+        found = tuple(lesion for n in numbers if (lesion := self.lesions.lesion(n)) is not None)
+        try:
+            kept = keeping(found, asked.limits) if blank.kind != "yes_no" else found
+            if not kept:
+                reason = f"found {len(found)}, none of which fits" if found else ""
+                count = asked.count.holds(0) if asked.count else None
+                inverted = blank.kind == "yes_no" and asks_for_absence(blank.question)
+                return self.places.absent(replace(blank, reason=reason), phrase, inverted=inverted, count_holds=count)
+            if asked.rank is not None and blank.kind in ("side", "location", "organ"):
+                kept = (ranked(kept, asked),)
+            return self._present(replace(blank, lesions=kept, source="segmentation"), asked, numbers)
+        except CannotAnswer as why:
+            return refused(blank, why)
+
+    def _numbers(self, phrase: str) -> list[int]:
+        """Numbers of the things that a phrase finds, largest first."""
+        parts = self.evidence.parts(phrase, body_sides(phrase))
+        return [n for n in dict.fromkeys(self.lesions.number_of(p) for p in parts) if self.lesions.lesion(n)]
+
+    def _present(self, out: Answer, asked: NumbersAsked, numbers: list[int]) -> Answer:
+        found = out.lesions
+        match out.kind:
+            case "yes_no":
+                return self._yes_no(out, asked)
+            case "count":
+                return replace(out, text=str(len(found)), source="measurement", reason="parts of the mask")
+            case "side":
+                sides = {lesion.side for lesion in found}
+                text = "both" if len(sides) > 1 else sides.pop()
+                return replace(out, text=text, source="measurement", reason="centroids against the body's midline")
+            case "size":
+                return figure_answer(out, asked, structure=not families_in(out.phrase or ""))
+            case "location" | "organ":
+                number = next(n for n in numbers if self.lesions.lesion(n) == found[0])
+                return self.places.located(replace(out, lesions=found[:1]), self.lesions.part(number))
+        return unchecked(out, "no rule for a question of this kind")
+
+    def _yes_no(self, out: Answer, asked: NumbersAsked) -> Answer:
+        inverted = asks_for_absence(out.question)
+        if asked.plain:
+            return replace(out, text="No." if inverted else "Yes.", reason="segmented")
+        if asked.rank is not None and not asked.limits:
+            yes, told = self._is_in_place(out.lesions, asked), ""
+        else:
+            yes, told = judged(out.lesions, asked)
+        unseen = self.places.unseen(out.phrase or "") if asked.both and not yes else []
+        if unseen:
+            raise CannotAnswer(f"found {told}; not in the field of view: {', '.join(unseen)}")
+        text = f"{'Yes' if yes != inverted else 'No'}{', ' if told else ''}{told}."
+        reason = "centroids against the body's midline" if asked.both else "compared with what was measured"
+        return replace(out, text=text, source="measurement", reason=reason)
+
+    def _is_in_place(self, here: Sequence[Lesion], asked: NumbersAsked) -> bool:
+        """ "Is the largest lesion in the liver?": of all lesions the largest, and whether it is among those there."""
+        said = _SUPERLATIVE.fullmatch(asked.rest)
+        if said is None or not families_in(said["thing"]):
+            raise CannotAnswer("nothing tells of which things it would be the one by rank")
+        every = [lesion for n in self._numbers(said["thing"]) if (lesion := self.lesions.lesion(n)) is not None]
+        return bool(every) and ranked(every, asked) in here
