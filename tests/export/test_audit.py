@@ -1,6 +1,8 @@
 """The audit's pages stand alone, show what they should, and decisions come back."""
 
 import json
+import logging
+import os
 import re
 
 import numpy as np
@@ -49,6 +51,38 @@ def test_many_labels_make_several_pages_and_a_shorter_run_removes_the_rest(tmp_p
     assert "No sentence" in (tmp_path / "index.html").read_text()
 
 
+def test_the_latest_decision_counts_whatever_the_names_of_files(tmp_path, caplog):
+    """A browser calls the second download "decisions-0001 (1).jsonl", which sorts before the first."""
+    caplog.set_level(logging.WARNING, "vol3d")
+    line = {"id": "a", "mask": "1", "study_id": "s"}
+    first, second = tmp_path / "decisions-0001.jsonl", tmp_path / "decisions-0001 (1).jsonl"
+    early = {**line, "decision": "accept", "time": "2026-03-01T09:00:00.000Z"}
+    late = {**line, "decision": "reject", "time": "2026-03-01T10:30:00.000+01:00"}  # 09:30 of the same clock
+    first.write_text(json.dumps(early) + "\n" + json.dumps({**early, "id": "b"}))
+    second.write_text(json.dumps(late))
+    os.utime(second, (1, 1))  # the times in the lines decide, not the files'
+    assert read_decisions(tmp_path)["a"].verdict == "reject"
+    assert read_decisions(tmp_path)["b"].verdict == "accept"
+    assert "contradict each other on 1 labels; the latest counts. Of label a, earliest first: " in caplog.text
+    assert "decisions-0001.jsonl: accept, decisions-0001 (1).jsonl: reject" in caplog.text
+    first.write_text(json.dumps({**late, "decision": "accept", "time": "2026-03-02T09:00:00Z"}))
+    assert read_decisions(tmp_path)["a"].verdict == "accept"
+
+    # without times, the files' times of change
+    for path, said in ((first, "accept"), (second, "reject")):
+        path.write_text(json.dumps({**line, "decision": said}))
+    os.utime(first, (1000, 1000))
+    os.utime(second, (2000, 2000))
+    found = read_decisions(tmp_path)["a"]
+    assert (found.verdict, found.time.timestamp()) == ("reject", 2000)
+    os.utime(first, (3000, 3000))
+    assert read_decisions(tmp_path)["a"].verdict == "accept"
+    caplog.clear()
+    second.write_text(json.dumps({**line, "decision": "accept"}))
+    read_decisions(tmp_path)
+    assert not caplog.text
+
+
 def test_decisions_of_all_files_are_read_and_the_last_counts(tmp_path):
     line = {"id": "a", "mask": "1", "study_id": "s", "decision": "accept"}
     (tmp_path / "decisions-0001.jsonl").write_text(json.dumps(line) + "\n\n" + json.dumps({**line, "id": "b"}) + "\n")
@@ -59,7 +93,17 @@ def test_decisions_of_all_files_are_read_and_the_last_counts(tmp_path):
     assert read_decisions(tmp_path / "nowhere") == {}
 
 
-@pytest.mark.parametrize("line", ["{", '{"id": "a"}', '{"id": "a", "mask": "m", "decision": "maybe"}', "[1]"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        '{"id": "a"}',
+        '{"id": "a", "mask": "m", "decision": "maybe"}',
+        "[1]",
+        '{"id": "a", "mask": "m", "decision": "accept", "time": "2026-03-01T09:00:00"}',
+        '{"id": "a", "mask": "m", "decision": "accept", "time": "yesterday"}',
+    ],
+)
 def test_a_line_that_is_no_decision_is_named(tmp_path, line):
     (tmp_path / "decisions.jsonl").write_text(line + "\n")
     with pytest.raises(Vol3dError, match=r"decisions\.jsonl, line 1"):

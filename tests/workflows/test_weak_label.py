@@ -1,13 +1,15 @@
 """`vol3d weak-label` on studies written as files: the new manifest preprocesses, decisions are honoured."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from vol3d.cache import Cache
-from vol3d.export.nifti import read_array, write_nifti
+from vol3d.export.nifti import read_array, read_grid, write_nifti
 from vol3d.geometry import Grid
 
 GRID = Grid.from_spacing((24, 24, 24), (4.0, 4.0, 4.0))
@@ -62,7 +64,7 @@ def test_labels_preprocess_and_hold_the_lesion(studies, tmp_path, vol3d):
     assert [(f["study_id"], f["state"]) for f in fates] == [
         ("a", "labelled"), ("a", "refused"), ("b", "labelled"), ("b", "refused")]  # fmt: skip
     assert rows["c"]["masks"][0]["phrases"] == [
-        "mass of the left thigh", "large hypermetabolic lesion on the left"]  # fmt: skip
+        "mass of the left thigh", "large tracer-avid lesion on the left"]  # fmt: skip
     assert ["tumour", "has SUVmax", "8.0"] in rows["c"]["findings"][0]["triplets"]
 
     assert vol3d("preprocess", out, "--config", studies / "recipe.yaml", "--out", tmp_path / "cache") == 0
@@ -94,6 +96,63 @@ def test_without_its_manifest_the_images_come_from_the_cache(studies, tmp_path, 
     again = tmp_path / "again.jsonl"  # labels of labels replace each other
     assert vol3d("weak-label", tmp_path / "cache", "--out", again) == 0
     assert [len(row["masks"]) for row in lines(again)] == [1, 1, 1]
+
+
+def test_images_of_another_cache_are_written_anew(studies, tmp_path, vol3d):
+    """The same command on a cache that was rebuilt with other PET values, and on one moved in space."""
+    out = tmp_path / "weak.jsonl"
+    (tmp_path / "cache").symlink_to(studies / "cache")
+    command = ("weak-label", tmp_path / "cache", "--out", out)
+    assert vol3d(*command) == 0
+    image, mask = tmp_path / "weak-images" / "c" / "pet.nii.gz", tmp_path / "weak-images" / "c" / "tumour.nii.gz"
+    for path in (image, mask):
+        os.utime(path, (1, 1))
+    assert vol3d(*command) == 0
+    assert image.stat().st_mtime == mask.stat().st_mtime == 1  # nothing has changed
+    before = read_array(image)
+
+    rows = [row for row in lines(studies / "manifest.jsonl") if row["study_id"] == "c"]
+    rows[0] |= {"pet": str(tmp_path / "pet.nii.gz"), "masks": [
+        {**rows[0]["masks"][0], "path": str(tmp_path / "truth.nii.gz")}]}  # fmt: skip
+    (tmp_path / "other.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    moved = Grid.from_spacing((24, 24, 24), (4.0, 4.0, 4.0), origin_mm=(0.0, 0.0, 100.0))
+    for name, factor, grid in (("doubled", 2.0, GRID), ("moved", 1.0, moved)):
+        write_nifti(tmp_path / "pet.nii.gz", before * np.float32(factor), grid)
+        write_nifti(tmp_path / "truth.nii.gz", read_array(studies / "truth.nii.gz"), grid)
+        recipe = ("--config", studies / "recipe.yaml", "--out", tmp_path / name)
+        assert vol3d("preprocess", tmp_path / "other.jsonl", *recipe) == 0
+        (tmp_path / "cache").unlink()
+        (tmp_path / "cache").symlink_to(tmp_path / name)
+        assert vol3d(*command) == 0
+        np.testing.assert_array_equal(read_array(image), before * np.float32(factor))
+        assert read_grid(image).same_as(grid)
+        assert read_grid(mask).same_as(grid)
+
+
+def test_a_manifest_kept_apart_for_its_names_is_found(studies, tmp_path, vol3d):
+    shutil.copytree(studies / "cache", tmp_path / "cache")
+    (tmp_path / "cache.intake").mkdir()
+    rows = [{**row, "pet": str(studies / row["pet"])} for row in lines(studies / "manifest.jsonl")]
+    for row in rows:
+        row["masks"] = [{**m, "path": str(studies / m["path"])} for m in row.get("masks", [])]
+    (tmp_path / "cache.intake" / "manifest.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    out = tmp_path / "out" / "weak.jsonl"
+    assert vol3d("weak-label", tmp_path / "cache", "--out", out) == 0
+    assert [row["pet"] for row in lines(out)] == [row["pet"] for row in rows]
+    assert not (tmp_path / "out" / "weak-images").exists()
+    assert out.stat().st_mode & 0o077 == 0  # its rows may name people
+
+
+def test_the_tracer_of_the_study_is_the_phrases(studies, tmp_path, vol3d):
+    """autoPET's PSMA studies: PSMA shows no metabolism."""
+    row = {**lines(studies / "manifest.jsonl")[2], "meta": {"tracer": "PSMA"}, "pet": str(studies / "a.nii.gz")}
+    row["masks"] = [{**row["masks"][0], "path": str(studies / "truth.nii.gz")}]
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(row) + "\n")
+    recipe = ("--config", studies / "recipe.yaml", "--out", tmp_path / "cache")
+    assert vol3d("preprocess", tmp_path / "manifest.jsonl", *recipe) == 0
+    assert vol3d("weak-label", tmp_path / "cache", "--out", tmp_path / "weak.jsonl") == 0
+    (row,) = lines(tmp_path / "weak.jsonl")
+    assert row["masks"][0]["phrases"] == ["mass of the left thigh", "large PSMA-avid lesion on the left"]
 
 
 def test_what_cannot_be_done_is_said(studies, tmp_path, vol3d, capsys):

@@ -29,16 +29,27 @@ td, th { text-align: left; vertical-align: top; padding: .2rem .6rem; border-bot
 <script>
 const page = "{{PAGE}}", cards = [...document.querySelectorAll("article")];
 const key = card => "vol3d-audit:" + card.dataset.id + ":" + card.dataset.mask;
-function store(card, say) { try { localStorage.setItem(key(card), say); } catch (error) { /* private window */ } }
-function stored(card) { try { return localStorage.getItem(key(card)); } catch (error) { return null; } }
+function store(card, say, time) {
+  try { localStorage.setItem(key(card), say + " " + time); } catch (error) { /* private window */ }
+}
+function stored(card) {
+  try { return (localStorage.getItem(key(card)) || "").split(" "); } catch (error) { return [""]; }
+}
 function tally() {
   const count = say => cards.filter(card => card.dataset.verdict === say).length;
   document.getElementById("tally").textContent =
     `${count("accept")} accepted, ${count("reject")} rejected, ${count("")} open`;
 }
-function decide(card, say) { card.dataset.verdict = say; store(card, say); tally(); }
+function show(card, say, time) { card.dataset.verdict = say; card.dataset.time = time; }
+function decide(card, say) {
+  const time = new Date().toISOString();
+  show(card, say, time);
+  store(card, say, time);
+  tally();
+}
 cards.forEach(card => {
-  card.dataset.verdict = stored(card) || card.dataset.verdict;
+  const [say, time] = stored(card);  // of the browser and of the files the later one; without a time it is the earlier
+  if (say && !(Date.parse(time || 0) < Date.parse(card.dataset.time))) show(card, say, time || "");
   card.querySelectorAll("button").forEach(b => b.addEventListener("click", () => decide(card, b.dataset.say)));
 });
 document.addEventListener("keydown", event => {
@@ -51,7 +62,8 @@ document.addEventListener("keydown", event => {
 });
 document.getElementById("save").addEventListener("click", () => {
   const lines = cards.filter(card => card.dataset.verdict).map(card => JSON.stringify({
-    id: card.dataset.id, mask: card.dataset.mask, study_id: card.dataset.study, decision: card.dataset.verdict }));
+    id: card.dataset.id, mask: card.dataset.mask, study_id: card.dataset.study, decision: card.dataset.verdict,
+    time: card.dataset.time || undefined }));
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([lines.join("\\n") + (lines.length ? "\\n" : "")], { type: "text/plain" }));
   link.download = `decisions-${page}.jsonl`;

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-import json
 from html import escape
 from importlib.resources import files
 
+from vol3d.files import json_text
 from vol3d.view.bundle import licence_text, niivue_script
 from vol3d.view.scene import Rendered
 
@@ -40,7 +40,7 @@ def static_page(rendered: Rendered) -> str:
 def _page(rendered: Rendered, inline: dict[str, str]) -> str:
     parts = files("vol3d.view") / "static"
     texts = {name: (parts / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", *_SCRIPTS)}
-    record = json.dumps(rendered.record, allow_nan=False).replace("<", "\\u003c")
+    record = json_text(rendered.record).replace("<", "\\u003c")
     script = _script("\n".join([niivue_script(), *(texts[name] for name in _SCRIPTS)]))
     nonce = hashlib.sha256(f"{record}{script}".encode()).hexdigest()[:32]
     volumes = "\n".join(

@@ -20,17 +20,18 @@ from preprocessing.weak_labels import Label, label_study
 from preprocessing.weak_labels_checks import Organs
 from preprocessing.weak_labels_describe import NamedMask, describe
 from preprocessing.weak_labels_slices import series_of
-from preprocessing.weak_labels_text import Refusal
+from preprocessing.weak_labels_text import Refusal, tracer_of
 from vol3d.cache import Cache, Entry
 from vol3d.errors import ConfigError, Vol3dError
 from vol3d.export.audit import Decision, Item, picture, read_decisions, write_pages
+from vol3d.export.nifti import write_if_other
 from vol3d.files import write_whole
 from vol3d.geometry import Grid
 from vol3d.measure import diameters, volume_ml
 from vol3d.progress import progress
 from vol3d.types import Array, Zyx
 from vol3d.volume import Volume
-from vol3d.workflows.weak_label_rows import base_row, common_mask, source_rows, write_mask
+from vol3d.workflows.weak_label_rows import base_row, common_mask, private_manifest, source_manifest, source_rows
 
 
 @dataclass
@@ -81,7 +82,9 @@ def weak_label(
         cache: entries with reports.
         out: manifest to write; its folder is made.
         manifest: the one that the cache was made from: its rows are kept, masks are added. Without it
-            ``CACHE/manifest.jsonl`` (written for a dataset source), else the images are written anew from the cache.
+            ``CACHE/manifest.jsonl`` or ``CACHE.intake/manifest.jsonl`` (written for a dataset source; rows of the
+            latter may name people, and `out` is then for its owner alone), else the images are written anew from the
+            cache.
         audit: folder of pages for a human; decisions in it are honoured, a rejected label is left out.
         only_accepted: leave out what no human has accepted.
         show_progress: a bar.
@@ -93,7 +96,8 @@ def weak_label(
     if Path(out).is_dir():
         raise ConfigError(f"expected a file for the manifest, found a folder at {out}; try {out}/manifest.jsonl")
     decisions = read_decisions(audit) if audit else {}
-    work = _Work(Cache(cache), Path(out), source_rows(Path(cache), manifest), decisions, audit, only_accepted)
+    source = source_manifest(Path(cache), manifest)
+    work = _Work(Cache(cache), Path(out), source_rows(source), decisions, audit, only_accepted)
     work.out.parent.mkdir(parents=True, exist_ok=True)
     with progress("weak-label", len(work.cache.study_ids), "studies", enabled=show_progress) as advance:
         for study_id in work.cache.study_ids:
@@ -103,6 +107,8 @@ def weak_label(
                 work.summary.failed[study_id] = str(error)
             advance(note=f"{work.summary.labels} labels")
     _write_lines(work.out, work.manifest)
+    if source and source.absolute() == private_manifest(Path(cache)):
+        work.out.chmod(0o600)
     _write_lines(work.out.with_name(f"{work.out.stem}.sentences.jsonl"), work.sentences)
     if audit:
         refused = [s for s in work.sentences if s["state"] == "refused"]
@@ -165,9 +171,9 @@ def _rows_of(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     mask_ZYX = np.any([label.region.mask_ZYX for label in labels], axis=0)
     path = work.masks / entry.study_id / f"{number:02d}.nii.gz"
-    write_mask(path, mask_ZYX, grid)
+    write_if_other(path, mask_ZYX, grid)
     name, claim = f"weak_{number:02d}", labels[0].claim
-    size = diameters(mask_ZYX, grid)
+    size = diameters(mask_ZYX, grid) if len({label.region.seed for label in labels}) == 1 else None  # of one lesion
     measured = {
         "suv_max": round(max(label.region.suv_max for label in labels), 3),
         "volume_ml": round(volume_ml(mask_ZYX, grid), 3),
@@ -198,7 +204,7 @@ def _item(work: _Work, entry: Entry, label: Label, pet: Volume) -> Item:
         facts["neighbour"] = "touches something hotter and was cut at the valley between them"
     png = _picture(entry, pet, region.mask_ZYX, f"SUVmax {region.suv_max:.1f}") if work.audit else b""
     return Item(id=key, mask=digest, study_id=entry.study_id, sentence=claim.sentence, phrase=claim.phrase, facts=facts,
-                png=png, verdict=verdict)  # fmt: skip
+                png=png, verdict=verdict, time=decision.time if decision else None)  # fmt: skip
 
 
 def _record(item: Item, label: Label) -> dict[str, Any]:
@@ -226,8 +232,9 @@ def _picture(entry: Entry, pet: Volume, mask_ZYX: Array, title: str) -> bytes:
 
 
 def _tracer(entry: Entry) -> str | None:
+    """As the manifest names it, by the name that the rules know it by: "18F-FDG" is FDG."""
     named = entry.meta.get("tracer")
-    return str(named) if named else None
+    return tracer_of(str(named)) or str(named) if named else None
 
 
 def _words_of(entry: Entry) -> dict[str, str]:
@@ -248,7 +255,7 @@ def _describe(work: _Work, entry: Entry, masks: list[dict[str, Any]], findings: 
     grid = pet.grid if pet else entry.grid
     organs = [NamedMask(name, load(name), words) for name, words in _words_of(entry).items()]
     named = [NamedMask(m.name, load(m.name), " ".join([m.label or "", *m.phrases]).replace("_", " ")) for m in records]
-    told = {d.name: d for d in describe(named, organs, grid, pet)}
+    told = {d.name: d for d in describe(named, organs, grid, pet, _tracer(entry))}
     phrases = [d.phrase for d in told.values()]
     for record in records:
         description = told.get(record.name)

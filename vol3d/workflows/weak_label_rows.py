@@ -8,24 +8,41 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from preprocessing.study import KEYED
 from vol3d.cache import Entry
 from vol3d.errors import ManifestError
-from vol3d.export.nifti import read_array, write_nifti
-from vol3d.geometry import Grid
+from vol3d.export.nifti import write_if_other
 from vol3d.types import Array
 
 _KEPT = ("absent", "labels", "findings", "report", "prior", "qa", "meta", "split")
 
 
-def source_rows(cache: Path, manifest: Path | None) -> dict[str, dict[str, Any]] | None:
-    """Rows of the source manifest by study, their paths absolute; None if there is no manifest."""
-    path = Path(manifest) if manifest else cache / "manifest.jsonl"
-    if not path.is_file():
-        if manifest:
-            raise ManifestError(f"expected the manifest that the cache was made from at {path}, found no file")
+def source_manifest(cache: Path, manifest: Path | None) -> Path | None:
+    """The manifest named, else the one that `preprocess --source` wrote: in the cache, or in ``CACHE.intake`` where
+    its rows may name people or dates. None if there is none.
+
+    Raises:
+        ManifestError: the one named is not there.
+    """
+    if manifest is not None:
+        if not Path(manifest).is_file():
+            raise ManifestError(f"expected the manifest that the cache was made from at {manifest}, found no file")
+        return Path(manifest)
+    return next((path for path in (cache / "manifest.jsonl", private_manifest(cache)) if path.is_file()), None)
+
+
+def private_manifest(cache: Path) -> Path:
+    """Where `preprocess --source` keeps rows that may name people or dates."""
+    return cache.absolute().with_name(f"{cache.absolute().name}.intake") / "manifest.jsonl"
+
+
+def source_rows(path: Path | None) -> dict[str, dict[str, Any]] | None:
+    """Rows of the source manifest by study, their paths absolute; None without a manifest.
+
+    Raises:
+        ManifestError: it holds no JSON lines.
+    """
+    if path is None:
         return None
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
@@ -62,19 +79,17 @@ def base_row(rows: dict[str, dict[str, Any]] | None, entry: Entry, out: Path) ->
 def _from_cache(entry: Entry, out: Path) -> dict[str, Any]:
     """A row whose files are written from the cache: the PET as it was, the CT and masks as they are kept there."""
     folder = out.with_name(f"{out.stem}-images") / entry.study_id
-    folder.mkdir(parents=True, exist_ok=True)
     row: dict[str, Any] = {"study_id": entry.study_id, "patient_id": f"{KEYED}{entry.patient_key}", "masks": []}
     for image in entry.images:
         volume = entry.pet_native() if image == "pet" else entry.read_level("ct", 0)
         path = folder / f"{image}.nii.gz"
-        if not path.is_file():
-            write_nifti(path, volume.array_ZYX, volume.grid)
+        write_if_other(path, volume.array_ZYX, volume.grid)
         row[image] = path.relative_to(out.parent).as_posix()
     for record in entry.masks:
         path = folder / f"{record.name}.nii.gz"
         native = record.source == "pet"
         array_ZYX = entry.native_mask(record.name) if native else common_mask(entry)(record.name)
-        write_mask(path, array_ZYX != 0, entry.source_grids["pet"] if native else entry.grid)
+        write_if_other(path, array_ZYX != 0, entry.source_grids["pet"] if native else entry.grid)
         mask = {"path": path.relative_to(out.parent).as_posix(), "label": record.label or record.name,
                 "finding_id": record.finding_id, "phrases": list(record.phrases)}  # fmt: skip
         row["masks"].append({k: v for k, v in mask.items() if v is not None})
@@ -87,11 +102,3 @@ def _from_cache(entry: Entry, out: Path) -> dict[str, Any]:
 def common_mask(entry: Entry) -> Callable[[str], Array]:
     """Loads whole masks on the common grid."""
     return lambda name: entry.read_mask(name, (0, 0, 0), entry.grid.shape)
-
-
-def write_mask(path: Path, mask_ZYX: Array, grid: Grid) -> None:
-    """A file that holds the same already stays as it is, so that its cache entry stays fresh."""
-    if path.is_file() and np.array_equal(read_array(path) != 0, mask_ZYX):
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_nifti(path, mask_ZYX, grid)

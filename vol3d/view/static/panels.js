@@ -46,7 +46,7 @@ function reportPanel(record, view) {
 
 function sentenceOf(sentence, number, masks, view) {
   const flagged = sentence.status !== "supported", linked = sentence.masks.length > 0;
-  const sure = sentence.probability === null ? "" : `probability ${sentence.probability.toFixed(2)}`;
+  const sure = typeof sentence.probability === "number" ? `probability ${sentence.probability.toFixed(2)}` : "";
   const element = make("div", {
     class: `sentence ${linked ? "linked" : ""} ${flagged ? `flagged ${slug(sentence.status)}` : ""}`,
     role: "button", tabindex: "0", "data-sentence": number, "data-status": sentence.status,
@@ -80,7 +80,7 @@ function findingsPanel(record, view) {
     },
       make("div", { class: "top" }, make("b", {}, finding.mask === null ? "" : dot(record.masks[finding.mask].colour), finding.name), badge(finding.state)),
       bar,
-      make("div", { class: "small" }, `probability ${finding.probability.toFixed(2)}`, spread ? `, wordings ${spread.low.toFixed(2)} to ${spread.high.toFixed(2)}` : "", `, threshold ${figure(finding.threshold, 2)}`),
+      make("div", { class: "small" }, `probability ${figure(finding.probability, 2)}`, spread ? `, wordings ${figure(spread.low, 2)} to ${figure(spread.high, 2)}` : "", `, threshold ${figure(finding.threshold, 2)}`),
       make("div", { class: "small quiet" }, point ? `operating point ${point.name ?? record.made.point ?? ""}: sensitivity ${share(point.sensitivity, point.positives)}, specificity ${share(point.specificity, point.negatives)}` : "no operating point of its own",
         finding.reason ? ` (${finding.reason})` : ""),
     ));
@@ -110,7 +110,7 @@ function measurementsPanel(record, view) {
   const without = record.answers.filter(answer => answer.mask === null);
   if (without.length) {
     panel.append(make("h2", {}, "Asked for, no mask"), ...without.map(answer =>
-      make("p", { class: "small" }, `${answer.prompt} `, badge(answer.state), ` probability ${answer.probability.toFixed(2)}`)));
+      make("p", { class: "small" }, `${answer.prompt} `, badge(answer.state), ` probability ${figure(answer.probability, 2)}`)));
   }
   if (record.masks.length) panel.append(make("p", { class: "quiet small" }, "Volumes and diameters on the source grid, SUVbw (g/ml) on the PET's own grid."));
   panel.append(make("h2", {}, "Images"), ...record.images.map(image => make("p", { class: "small" },
