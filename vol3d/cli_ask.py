@@ -94,7 +94,9 @@ def report(
         Path | None, typer.Option(metavar="STUDY|FILE", help="Prior study's folder, or its report.json.")
     ] = None,
     keep_all: Annotated[bool, typer.Option("--all", help="Print unsupported sentences too, marked.")] = False,
-    beam: Annotated[int, typer.Option(min=1, help="Hypotheses of the language decoder; 1 is greedy.")] = 1,
+    beam: Annotated[
+        int | None, typer.Option(min=1, help="Hypotheses of the language decoder, 1 is greedy; default: as trained.")
+    ] = None,
     device: Device = "auto",
     assume_hu: AssumeHu = False,
 ) -> None:

@@ -6,7 +6,19 @@ import pytest
 from vol3d.data.looks import Look, load_look
 from vol3d.data.readings import ReadingDataset, parts_of, rows_about, stacked
 from vol3d.data.regions import DIAMETER_SCALE_MM, FACTS
-from vol3d.data.report_texts import Probes, link, readings_of, report_sections, section_prompt, usual_sections
+from vol3d.data.report_texts import (
+    CONTEXT_FIELDS,
+    Probes,
+    context_of,
+    link,
+    question_prompt,
+    readings_of,
+    report_sections,
+    section_prompt,
+    usual_sections,
+    with_context,
+    without_numbers,
+)
 from vol3d.errors import CacheError
 from vol3d.text.slots import take_numbers
 
@@ -79,6 +91,53 @@ def test_readings_of_a_study(make_cache, make_study):
     ]
     assert found[0].context == (("indication", "Staging."),)
     assert section_prompt("liver", found[0].context) == "indication: Staging. liver:"
+
+
+def test_the_prior_report_is_context_in_training(make_cache, make_study):
+    data = make_study("a")
+    data.attributes["report"] = REPORT
+    data.attributes["prior"] = {"report": {"findings": "Nodule of 12 mm.", "impression": "Stable, SUVmax 7.3."}}
+    found = readings_of(make_cache(data).entry("a"), look(), ("lungs", "liver"), PROBES)
+    assert {r.context for r in found} == {
+        (("indication", "Staging."), ("prior report", "Stable, SUVmax measured. Nodule of measured."))
+    }
+    told = "indication: Staging. prior report: Stable, SUVmax measured. Nodule of measured. liver:"
+    assert section_prompt("liver", found[0].context) == told
+
+
+def test_context_is_cut_and_a_report_gives_its_impression_first():
+    text = (
+        "INDICATION\nStaging.\n\nFINDINGS\nLungs: A nodule, 12.0 mm.\n\nIMPRESSION\n1. One nodule (12.0 mm).\n\n"
+        "NOT ASSESSED\n- No PET: uptake was not measured.\n\nWritten by software.\n"
+    )
+    told = dict(context_of({"indication": "word " * 300, "comparison": None, "prior_report": text}))
+    assert told == {
+        "indication": " ".join(["word"] * CONTEXT_FIELDS["indication"]),
+        "prior report": "1. One nodule (measured). Lungs: A nodule, measured.",
+    }
+    long = with_context(context_of(dict.fromkeys(CONTEXT_FIELDS, "word " * 300)))
+    assert len(long.split()) == sum(CONTEXT_FIELDS.values()) + 4  # the names before them
+    assert context_of({}) == ()
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("Known 14 mm nodule, SUVmax 7.3, slice 41.", "Known measured nodule, SUVmax measured, slice measured."),
+        ("CT of 2020: 12 x 8 mm.", "CT of 2020: measured."),
+        ("grew from 12 to 14 mm (+17%)", "grew from measured (measured)"),
+        ("SUVmax 5.1 -> 7, before 4; 25 HU", "SUVmax measured -> measured, before measured; measured"),
+        ("3 nodules, L3, 65-year-old, 12.05.2020", "3 nodules, L3, 65-year-old, 12.05.2020"),
+        ("a <size_1> mass", "a measured mass"),
+    ],
+)
+def test_measured_numbers_become_a_word_that_is_no_slot(told, expected):
+    assert without_numbers(told) == expected == without_numbers(expected)
+
+
+def test_a_question_is_asked_without_its_numbers():
+    expected = "yes_no question: Is the measured nodule, SUVmax measured, in the liver? answer:"
+    assert question_prompt("Is the 14 mm nodule, SUVmax 7.3, in the liver?") == expected
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,17 @@ import torch
 from torch import Tensor
 
 from vol3d.errors import ConfigError
-from vol3d.model.generate import Controls, DecodingSession, GenerationConfig, generate, left_padded
+from vol3d.model.generate import (
+    Controls,
+    DecodingSession,
+    GenerationConfig,
+    WritingConfig,
+    generate,
+    left_padded,
+)
 from vol3d.model.language import LanguageModel
 from vol3d.model.small_decoder import SmallDecoder
+from vol3d.model.tokenizer import ReportTokenizer
 
 _spec = importlib.util.spec_from_file_location("language_models", Path(__file__).with_name("language_models.py"))
 assert _spec is not None
@@ -187,6 +195,80 @@ def test_repetition_penalty_by_hand_spares_slots() -> None:
     controls = Controls(GenerationConfig(repetition_penalty=2.0), torch.tensor([3]), exempt)
     found = controls.log_probabilities(logits, torch.tensor([[0, 1, 2, 0]]))
     torch.testing.assert_close(found, torch.tensor([[1.0, -2.0, 3.0, 0.5]]).log_softmax(-1))
+
+
+def test_a_slot_may_end_the_same_words_again_but_slots_alone_may_not_loop() -> None:
+    slot = torch.tensor([False, False, False, True, True])
+    controls = Controls(GenerationConfig(no_repeat_ngram=3), torch.tensor([0]), slot)
+
+    def banned(*written: int) -> list[int]:
+        found = controls.log_probabilities(torch.zeros(1, 5), torch.tensor([written]))
+        return torch.isneginf(found)[0].nonzero()[:, 0].tolist()
+
+    assert banned(1, 2, 3, 2, 1, 2) == []  # "1 2 <3>" again
+    assert banned(1, 2, 0, 2, 1, 2) == [0]
+    assert banned(3, 4, 3, 4) == [3]
+    assert banned(2, 4, 1, 3, 2, 4) == [1]  # a word behind the slot is no slot
+
+
+class Parrot:
+    """Writes its text for ever, whatever it has written."""
+
+    def __init__(self, period: list[int], words: int) -> None:
+        self.period, self.words, self.at = period, words, 0
+
+    def start(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.step(ids[:, -1])
+
+    def step(self, ids: Tensor) -> Tensor:
+        logits = torch.zeros(1, self.words)
+        logits[0, 1] = 1  # token 1 stops: second best
+        logits[0, self.period[self.at % len(self.period)]] = 9
+        self.at += 1
+        return logits
+
+
+@pytest.mark.parametrize("period", [1, 2, 7, 40])
+def test_the_default_of_a_reader_ends_loops(period: int) -> None:
+    text = list(range(2, 2 + period))
+    limit = 200
+    loop = Parrot(text, 60)
+    free = generate(loop, [[0]], GenerationConfig(max_new_tokens=limit), stop=[1])[0]  # type: ignore[arg-type]
+    assert len(free.ids) == limit
+    config = WritingConfig(max_new_tokens=limit).search(2 * limit)
+    held = generate(Parrot(text, 60), [[0]], config, stop=[1], exempt=[2])[0]  # type: ignore[arg-type]
+    assert held.stopped
+    assert len(held.ids) <= period + config.no_repeat_ngram
+
+
+def test_the_default_of_a_reader_forbids_nothing_that_reports_say() -> None:
+    alike = (
+        "FDG-avid isodense focal lesion in the left paraspinal muscles. Non-avid calcified focal lesion in the left "
+        "paraspinal muscles. Non-avid calcified focal lesion in the left paraspinal muscles."
+    )
+    numbers = "There is a <size_1> nodule, SUVmax <suv_max_1> (ct slice <slice_1>, z = <z_1>). " * 3
+    tokenizer = ReportTokenizer.train([alike, numbers] * 3, vocabulary=600)
+    exempt = torch.zeros(tokenizer.size, dtype=torch.bool)
+    exempt[list(tokenizer.slot_ids)] = True
+    controls = Controls(WritingConfig().search(512), torch.tensor([tokenizer.eos_id]), exempt)
+    for text in (alike, numbers):
+        ids = tokenizer.encode(text)
+        for n, token in enumerate(ids):
+            found = controls.log_probabilities(torch.zeros(1, tokenizer.size), torch.tensor([ids[:n]]).view(1, n))
+            banned = bool(torch.isneginf(found[0, token]))
+            assert not (banned and (text == alike or exempt[token])), tokenizer.decode(ids[: n + 1])
+
+
+def test_writing_settings_become_a_search() -> None:
+    assert WritingConfig().search(192) == GenerationConfig(beams=1, max_new_tokens=96, no_repeat_ngram=32)
+    found = WritingConfig(beams=3, max_new_tokens=40, no_repeat_ngram=5, repetition_penalty=1.2).search(192)
+    assert (found.strategy, found.beams, found.max_new_tokens) == ("beam", 3, 40)
+    assert (found.no_repeat_ngram, found.repetition_penalty) == (5, 1.2)
+    with pytest.raises(ConfigError, match=r"0\.\.47 of the decoder's 48, found 48"):
+        WritingConfig(max_new_tokens=48).search(48)
+    for wrong in ({"beams": 0}, {"no_repeat_ngram": -1}, {"repetition_penalty": 0.9}, {"max_new_tokens": -1}):
+        with pytest.raises(ConfigError):
+            WritingConfig(**wrong)  # type: ignore[arg-type]
 
 
 def test_where_nothing_is_allowed_the_row_stays_as_it_was() -> None:

@@ -1,10 +1,12 @@
 """The reader: masks, marks, and its files."""
 
+import json
+
 import pytest
 import torch
 
 from vol3d.errors import CheckpointError, ConfigError
-from vol3d.model.generate import GenerationConfig
+from vol3d.model.generate import GenerationConfig, WritingConfig
 from vol3d.model.language_config import LanguageConfig
 from vol3d.model.reader import ReaderConfig, StudyReader, resolve_reader
 
@@ -83,12 +85,22 @@ def test_what_was_saved_writes_the_same(tmp_path):
         StudyReader.from_pretrained(tmp_path)
 
 
+def test_how_it_writes_is_stored_and_a_reader_of_before_takes_the_default(tmp_path):
+    make(writing=WritingConfig(beams=3, no_repeat_ngram=7)).save_pretrained(tmp_path)
+    assert StudyReader.from_pretrained(tmp_path).config.writing == WritingConfig(beams=3, no_repeat_ngram=7)
+    tree = json.loads((tmp_path / "reader.json").read_text())
+    del tree["writing"]
+    (tmp_path / "reader.json").write_text(json.dumps(tree))
+    assert StudyReader.from_pretrained(tmp_path).config.writing == WritingConfig()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"findings": ("liver",)}, "none twice"),
         ({"width": 15}, "heads divide"),
         ({"blind_cells": 1.5}, "blind_cells: expected 0 to 1"),
+        ({"writing": WritingConfig(max_new_tokens=256)}, "max_new_tokens in 0..255"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(settings, message):

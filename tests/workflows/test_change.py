@@ -1,11 +1,14 @@
 """Change since a prior study: phantoms in which lesions grow, shrink, go and come while the body moves and turns."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from preprocessing.manifest import Row
 from preprocessing.phantom_body import build_anatomy
 from preprocessing.phantom_lesions import Lesion as Painted
 from preprocessing.phantom_lesions import Traits
@@ -14,10 +17,11 @@ from preprocessing.phantom_shapes import Blob
 from vol3d.export.nifti import write_nifti
 from vol3d.geometry import Grid
 from vol3d.volume import Volume
-from vol3d.workflows.change import ChangeError, StudyLesions, classify, compare
+from vol3d.workflows.change import ChangeError, Patient, StudyLesions, classify, compare
 from vol3d.workflows.evidence import Measurement, measure_masks
 from vol3d.workflows.lesions import Lesion
-from vol3d.workflows.registration import register
+from vol3d.workflows.prior import RawPrior, patient_of
+from vol3d.workflows.registration import _judged, register
 
 ANATOMY = build_anatomy(np.random.default_rng(5), 0.0, 0.0)
 PLACES = {"liver": "liver lesion", "spleen": "spleen lesion", "left lung": "left lung lesion",
@@ -130,6 +134,85 @@ def test_what_one_study_does_not_show_is_neither_new_nor_resolved(prior, tmp_pat
     back = {(row["current"] or row["prior"])["phrase"]: row for row in compare(prior, chest)["lesions"]}
     assert back["spleen lesion"]["change"] == "not comparable"
     assert "outside the field of view of the prior study" in back["spleen lesion"]["text"]
+
+
+def box(start, stop):
+    """Tissue in a box of a field of view of air, 10 mm voxels."""
+    hu = np.full((20, 20, 30), -1000, np.int16)
+    body = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    hu[body] = np.random.default_rng(0).integers(20, 60, hu[body].shape)
+    return Volume(hu, Grid.from_spacing(hu.shape, (10.0, 10.0, 10.0)), "ct")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "share"),
+    [
+        (box((5, 5, 5), (15, 15, 25)), box((5, 5, 5), (15, 15, 25)), 1.0),
+        (box((2, 2, 2), (18, 18, 28)), box((5, 5, 5), (15, 15, 25)), 1.0),  # a child within an adult
+        (box((5, 5, 5), (15, 15, 15)), box((5, 5, 10), (15, 15, 20)), 0.5),  # half of either
+        (box((5, 5, 2), (15, 15, 28)), box((5, 5, 26), (15, 15, 30)), 0.5),  # half of the smaller
+        (box((5, 5, 2), (15, 15, 10)), box((5, 5, 20), (15, 15, 28)), 0.0),  # side by side in one field of view
+    ],
+)
+def test_the_overlap_is_a_share_of_the_smaller_body_whichever_comes_first(one, other, share):
+    for current, prior in ((one, other), (other, one)):
+        assert _judged(np.eye(4), current, prior).overlap == pytest.approx(share, abs=1e-6)
+
+
+def test_a_prior_held_in_memory_outlives_its_files(prior, tmp_path):
+    now = scanned(tmp_path / "now", [painted("a", "liver", 22)], seed=1)
+    before = compare(now, prior)
+    copy = replace(prior, folder=Path(shutil.copytree(prior.folder, tmp_path / "copy")))
+    held = copy.held()
+    shutil.rmtree(copy.folder)
+    assert compare(now, held)["lesions"] == before["lesions"]
+    with pytest.raises(ChangeError, match="report that study again"):
+        compare(now, copy)
+
+
+def patient(stated=None, header=None, site="here"):
+    return Patient(site=site, stated=stated, header=header)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (patient("a"), patient("a"), True),
+        (patient("a"), patient("b"), False),
+        (patient(header="a"), patient(header="b"), False),
+        (patient("a", "x"), patient(header="a"), True),  # an intake's manifest states the key of the header's id
+        (patient("a"), patient(header="b"), None),  # a pseudonym and a hospital's number
+        (patient("a"), patient(), None),
+        (patient("a"), patient("a", site="there"), None),  # hashes under two keys
+        (patient("a"), None, None),  # a report of before patients were recorded
+    ],
+)
+def test_one_patient_another_or_nobody_knows(one, other, same):
+    assert one.same_as(other) is same
+    if other is not None:
+        assert other.same_as(one) is same
+
+
+def test_a_study_without_a_patient_id_names_no_patient(tmp_path):
+    def told(**row):
+        return patient_of(Row(**{"study_id": "s", "patient_id": "s", **row}))
+
+    assert (told().stated, told().header) == (None, None)
+    assert told(patient_id="p").stated == told(study_id="t", patient_id="p").stated is not None
+    assert told(patient_id="p").stated != told(patient_id="q").stated
+    assert "p" not in (told(patient_id="p").stated, told(patient_id="p").site)
+    (tmp_path / "ct.nii.gz").write_bytes(b"no DICOM")
+    assert told(ct=tmp_path / "ct.nii.gz").header is None
+
+
+def test_a_raw_prior_among_the_masks_to_be_written_is_refused(tmp_path):
+    (tmp_path / "s" / "report").mkdir(parents=True)
+    image = tmp_path / "s" / "report" / "ct.nii.gz"
+    image.write_bytes(b"")
+    row = Row(study_id="before", patient_id="before", ct=image)
+    with pytest.raises(ChangeError, match="outside of the folders to be written"):
+        RawPrior(row, None, None, assume_hu=False).admit(tmp_path / "s", patient())
+    assert RawPrior(row, None, None, assume_hu=False).admit(tmp_path / "t", patient()) is None
 
 
 def test_what_cannot_be_aligned_is_refused(prior, tmp_path):

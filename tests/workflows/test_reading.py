@@ -1,5 +1,6 @@
 """The second phase of a run through the real commands: looks, a reader beside its model, and what it writes."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,10 @@ from vol3d.checkpoint import READER_FILES, load_checkpoint, load_reader
 from vol3d.config import load_yaml
 from vol3d.data.looks import load_look
 from vol3d.errors import CheckpointError
+from vol3d.model.generate import WritingConfig
+from vol3d.model.reader import ReaderConfig, StudyReader
 from vol3d.train.run_config import RunConfig
+from vol3d.workflows import reading
 
 READ = {
     "structures": ["liver", "left lung"], "findings": ["lesion in the liver", "lesion in the left lung"],
@@ -61,6 +65,42 @@ def test_the_reader_drafts_the_report_and_every_sentence_is_checked(run, tiny, v
     assert (tmp_path / "out" / study.name / "report.txt").read_text().strip()
 
 
+def test_the_prior_report_reaches_the_decoder_without_numbers_and_as_far_as_there_is_room(
+    run, tiny, vol3d, tmp_path, monkeypatch
+):
+    study = next(p for p in tiny.manifest.parent.iterdir() if p.is_dir())
+    assert vol3d("report", run, study, "--out", tmp_path / "before") == 0
+    text = tmp_path / "before" / study.name / "report.txt"
+    told = "IMPRESSION\nWarthin nodule of 14 mm, SUVmax 7.3. " + "It is much the same as it was. " * 40
+    text.write_text(told)
+    prompts, write = [], StudyReader.write
+
+    def listen(self, asked, seen, config):
+        prompts.extend(asked)
+        longest = max(len(self.language.tokenizer.prompt(p)) for p in asked)
+        assert longest + config.max_new_tokens <= self.config.language.max_tokens
+        return write(self, asked, seen, config)
+
+    monkeypatch.setattr(StudyReader, "write", listen)
+    command = ["report", run, study, "--prior", tmp_path / "before" / study.name, "--out", tmp_path / "after"]
+    assert vol3d(*command, "--indication", "Known 9 mm cyst.") == 0
+    assert prompts
+    for prompt in prompts:
+        assert prompt.startswith("indication: Known measured cyst. prior report: Warthin")
+        assert not any(number in prompt for number in ("14", "7.3", "9 mm"))
+
+
+def test_a_reader_writes_as_it_was_configured(run, monkeypatch):
+    checkpoint, reader = load_checkpoint(run), load_reader(run)
+    writing = WritingConfig(beams=3, max_new_tokens=50, no_repeat_ngram=5, repetition_penalty=1.3)
+    reader.config = dataclasses.replace(reader.config, writing=writing)
+    monkeypatch.setattr(reading, "load_reader", lambda *_: reader)
+    found = reading.writer_of(run, checkpoint, "cpu").generation
+    assert (found.strategy, found.beams, found.max_new_tokens) == ("beam", 3, 50)
+    assert (found.no_repeat_ngram, found.repetition_penalty) == (5, 1.3)
+    assert reading.writer_of(run, checkpoint, "cpu", beams=6).generation == dataclasses.replace(found, beams=6)
+
+
 def test_answers_and_their_evaluation(run, tiny, vol3d, tmp_path, capsys):
     study = next(p for p in tiny.manifest.parent.iterdir() if p.is_dir())
     assert vol3d("answer", run, study, "--question", "Is there a lesion in the liver?") == 0
@@ -90,6 +130,14 @@ def test_a_damaged_reader_is_refused(run, tmp_path):
     with pytest.raises(CheckpointError, match=READER_FILES[2]):
         load_reader(copy)
     load_checkpoint(copy)  # masks need no reader
+
+
+@pytest.mark.parametrize("name", ["phantom_all", "ct_rate_chest", "petct_all"])
+def test_shipped_files_state_every_key_of_a_reader(name):
+    path = Path(__file__).parents[2] / "configs" / "train" / f"{name}.yaml"
+    tree = yaml.safe_load(path.read_text())["read"]["model"]
+    assert set(tree) == {f.name for f in dataclasses.fields(ReaderConfig)}
+    assert set(tree["writing"]) == {f.name for f in dataclasses.fields(WritingConfig)}
 
 
 def test_the_shipped_configuration_names_what_phantoms_have():

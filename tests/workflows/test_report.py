@@ -84,11 +84,53 @@ def test_a_writer_of_lies_gets_nothing_printed(tiny, tmp_path):
     assert not re.search(r"effusion|30|grown|Contrast", findings)
 
 
-def test_a_study_is_unchanged_against_itself_and_another_patient_is_no_prior(vol3d, reported, tiny, tmp_path, capsys):
+def files_in(folder):
+    return {p.relative_to(folder).as_posix(): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def test_another_patient_is_no_prior(vol3d, reported, tiny, tmp_path, capsys):
+    """Told by the Patient ID of the DICOM files, whether the prior is a report or a raw study."""
+    other = tiny.manifest.parent / rows(tiny.manifest)[1]["study_id"]
+    assert vol3d("report", tiny.run, other, "--prior", reported, "--out", tmp_path) == 1
+    assert "expected a prior study of the same patient, found another patient's" in capsys.readouterr().err
+    assert vol3d("report", tiny.run, other, "--prior", tiny.manifest.parent / reported.name, "--out", tmp_path) == 1
+    assert "found another patient's" in capsys.readouterr().err
+    assert files_in(tmp_path) == {}
+
+
+def test_a_prior_where_the_report_is_to_be_written_is_refused_untouched(vol3d, reported, tiny, tmp_path, capsys):
+    study = tiny.manifest.parent / reported.name
+    shutil.copytree(reported, tmp_path / "out" / reported.name)
+    (tmp_path / "link").symlink_to(tmp_path / "out" / reported.name)
+    before = files_in(tmp_path / "out")
+    for prior in (tmp_path / "out" / reported.name / "report.json", tmp_path / "link"):
+        assert vol3d("report", tiny.run, study, "--prior", prior, "--out", tmp_path / "out") == 1
+        assert "expected the prior's report in another folder than the one to be written" in capsys.readouterr().err
+    assert files_in(tmp_path / "out") == before
+
+
+def test_where_nobody_says_whose_the_prior_is_the_report_says_so(vol3d, reported, tiny, tmp_path):
+    shutil.copytree(reported, tmp_path / "old")
+    record = json.loads((tmp_path / "old" / "report.json").read_text())
+    assert record["patient"]["header"] == Cache(tiny.cache).entry(record["study_id"]).patient_key
+    del record["patient"]
+    (tmp_path / "old" / "report.json").write_text(json.dumps(record))
+    study = tiny.manifest.parent / reported.name
+    assert vol3d("report", tiny.run, study, "--prior", tmp_path / "old", "--out", tmp_path / "new") == 0
+    change = json.loads((tmp_path / "new" / reported.name / "report.json").read_text())["change"]
+    assert change["same_patient"] is None
+    text = " ".join((tmp_path / "new" / reported.name / "report.txt").read_text().split())
+    assert "Whether both studies are of one patient was not checked" in text
+
+
+def test_a_study_is_unchanged_against_itself_and_a_broken_prior_costs_the_comparison(
+    vol3d, reported, tiny, tmp_path, capsys
+):
     study = tiny.manifest.parent / reported.name
     assert vol3d("report", tiny.run, study, "--prior", reported / "report.json", "--out", tmp_path) == 0
     change = json.loads((tmp_path / reported.name / "report.json").read_text())["change"]
     assert change["registration"]["shift_mm"] < 2
+    assert change["same_patient"] is True
     assert {row["change"] for row in change["lesions"]} <= {"unchanged"}
     assert "COMPARISON\nCompared with the prior study" in (tmp_path / reported.name / "report.txt").read_text()
     assert vol3d("report", tiny.run, tiny.manifest, "--prior", reported, "--out", tmp_path) == 1

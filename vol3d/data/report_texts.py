@@ -1,7 +1,8 @@
 """What a reader learns to write: sections of a study's report and answers to its questions, numbers as slots.
 
 Sentences that compare with an earlier study are left out, because change is stated from measurement, and every number
-that the image must answer is a slot before a decoder sees the text.
+that the image must answer is a slot before a decoder sees the text. What else is known (`context_of`) and questions
+lose their measured numbers to a word that is no slot: they are not what is to be written.
 """
 
 from __future__ import annotations
@@ -17,14 +18,27 @@ import numpy as np
 from vol3d.cache import Entry
 from vol3d.data.looks import Look
 from vol3d.data.regions import DIAMETER_SCALE_MM, FACTS
-from vol3d.text.mentions import laterality, without_prior
+from vol3d.text.mentions import laterality, quantities, without_prior
 from vol3d.text.questions import question_kind
 from vol3d.text.reports import organs_in, sentences
-from vol3d.text.slots import Slotted, take_numbers
+from vol3d.text.reports import sections as by_heading
+from vol3d.text.slots import SLOT, Slotted, take_numbers
 from vol3d.types import Array
 
 _TITLE = re.compile(r"^\s*([A-Z][A-Za-z ,/&-]{2,40}):\s*")
-CONTEXT_FIELDS = ("indication", "comparison")
+CONTEXT_FIELDS = {"indication": 24, "comparison": 24, "prior_report": 48}
+"""What may be known besides the image, and how many words of it are told."""
+NUMBERLESS = "measured"
+"""What stands for a measured number in what a decoder is told; slots are for what it writes."""
+_PLAIN = r"\d+(?:[.,]\d+)?"
+_LOOSE = re.compile(rf"(?<![\w.,])(?:\d+[.,]\d+|[-+]?{_PLAIN}\s*%)(?![.,]?\w)")
+"""Decimals and percentages without a word before them that says what was measured."""
+_BESIDE = re.compile(
+    rf"(?<![\w.,]){_PLAIN}(?=\s*(?:x|\u00d7|\*|by|to|->|\u2192|[-\u2013/])\s*{NUMBERLESS}\b)"
+    rf"|(?<=\b{NUMBERLESS})(\s*(?:x|\u00d7|\*|to|->|\u2192)\s*|[\s,(]*\b(?:from|before|previously|prior|was)[:\s]+)"
+    rf"{_PLAIN}(?![.,]?\w)"
+)
+"""The unit of a group stands once: "12 -> 14 mm", "7.3, before 5"."""
 IMPRESSION = "impression"
 USUAL_SHARE = 0.5
 """A section is written for every study if this share of the training reports has it."""
@@ -75,7 +89,47 @@ def part_prompt(section: str, context: Mapping[str, str] | Iterable[tuple[str, s
 
 def question_prompt(question: str, context: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> str:
     """What a decoder continues with an answer; says the kind of the question, which rules know in any wording."""
-    return f"{with_context(context)}{question_kind(question)} question: {' '.join(question.split())} answer:"
+    asked = " ".join(without_numbers(question).split())
+    return f"{with_context(context)}{question_kind(question)} question: {asked} answer:"
+
+
+def without_numbers(text: str) -> str:
+    """A text that a decoder is told, a neutral word in place of every measured number and of every slot.
+
+    Sizes, volumes, SUV, HU, slices and positions, the numbers joined to them ("12 -> 14 mm"), bare decimals and
+    percentages; counts, ages, dates and names such as L3 stay.
+    """
+    pieces, at = [], 0
+    for quantity in quantities(text := SLOT.sub(NUMBERLESS, text)):
+        pieces += [text[at : quantity.start], NUMBERLESS]
+        at = quantity.end
+    text = _LOOSE.sub(NUMBERLESS, "".join([*pieces, text[at:]]))
+    while (joined := _BESIDE.sub(lambda m: f"{m[1] or ''}{NUMBERLESS}", text)) != text:
+        text = joined
+    return text
+
+
+def context_of(known: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What a decoder is told besides the image, in training as in use: (name, text) pairs.
+
+    Args:
+        known: values of `CONTEXT_FIELDS`; of a prior report its text or its sections.
+    """
+    pairs = []
+    for field, most in CONTEXT_FIELDS.items():
+        told = _heart(known.get(field)) if field == "prior_report" else str(known.get(field) or "")
+        if words := without_numbers(told).split()[:most]:
+            pairs.append((field.replace("_", " "), " ".join(words)))
+    return tuple(pairs)
+
+
+def _heart(report: Any) -> str:
+    """Of a report what says most in few words: the impression, then the findings."""
+    if not report:
+        return ""
+    parts = dict(report if isinstance(report, Mapping) else by_heading(str(report)))
+    impression = str(parts.get(IMPRESSION) or "").strip().split("\n\n")[0]  # behind it stand signatures and the like
+    return f"{impression} {parts.get('findings') or ''}"
 
 
 def with_context(context: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
@@ -127,7 +181,7 @@ def readings_of(entry: Entry, look: Look, sections: Sequence[str], probes: Probe
     not seen the thing and the sentence is left out: it would teach to write what is not seen.
     """
     report = getattr(entry, "report", None) or {}
-    context = tuple((name, str(report[name])) for name in CONTEXT_FIELDS if report.get(name))
+    context = context_of({**report, "prior_report": (getattr(entry, "prior", None) or {}).get("report")})
     texts = report_sections(report)
     out = []
     for section in (s for s in sections if s in texts):

@@ -30,7 +30,7 @@ class GenerationConfig:
     min_new_tokens: int = 0
     """No stop before so many."""
     no_repeat_ngram: int = 0
-    """No sequence of so many tokens twice; 0: any."""
+    """No sequence of so many tokens twice, unless it is words that end in a slot; 0: any."""
     repetition_penalty: float = 1.0
     """Logits of words already written are divided (negative: multiplied) by this (CTRL, arXiv 1909.05858); slots are
     exempt. 1: off."""
@@ -47,6 +47,46 @@ class GenerationConfig:
                 "expected no_repeat_ngram >= 0, repetition_penalty >= 1 and length_penalty >= 0, found "
                 f"{self.no_repeat_ngram}, {self.repetition_penalty} and {self.length_penalty}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritingConfig:
+    """How a reader writes; stored with it."""
+
+    beams: int = 1
+    """Hypotheses; 1 takes the likeliest word each time, more search for the likeliest text."""
+    max_new_tokens: int = 0
+    """Cut after so many, stop token included; 0: half of the decoder's max_tokens, the other half is the prompt's."""
+    no_repeat_ngram: int = 32
+    """No sequence of so many tokens twice in one text, which ends loops; 0: any. Honest texts, such as those of 180
+    phantom studies, repeat up to 20, where two lesions of a kind are told in the same words."""
+    repetition_penalty: float = 1.0
+    """Logits of words already written are divided by this; slots are exempt. 1: off."""
+    length_penalty: float = 1.0
+    """With several beams, log-probability / length ** this is compared."""
+
+    def __post_init__(self) -> None:
+        self.search(2 * max(1, self.max_new_tokens))
+
+    def search(self, max_tokens: int) -> GenerationConfig:
+        """For a decoder of `max_tokens`, prompt and answer together.
+
+        Raises:
+            ConfigError: a setting cannot be, or leaves no room for a prompt.
+        """
+        if self.max_new_tokens < 0 or self.max_new_tokens >= max_tokens:
+            raise ConfigError(
+                f"expected max_new_tokens in 0..{max_tokens - 1} of the decoder's {max_tokens}, found "
+                f"{self.max_new_tokens}"
+            )
+        return GenerationConfig(
+            strategy="beam" if self.beams > 1 else "greedy",
+            beams=self.beams,
+            max_new_tokens=self.max_new_tokens or max(1, max_tokens // 2),
+            no_repeat_ngram=self.no_repeat_ngram,
+            repetition_penalty=self.repetition_penalty,
+            length_penalty=self.length_penalty,
+        )
 
 
 @dataclass(frozen=True)
@@ -122,7 +162,7 @@ class Controls:
     config: GenerationConfig
     stop_S: Tensor
     exempt_V: Tensor
-    """True at tokens without repetition penalty."""
+    """True at slots: without repetition penalty, and free to end a sequence of words again."""
 
     def log_probabilities(self, logits_NV: Tensor, written_NT: Tensor) -> Tensor:
         """Log-softmax of the allowed tokens, float32; a row in which nothing would be allowed is left as it was."""
@@ -131,7 +171,7 @@ class Controls:
         if written_NT.shape[1] < self.config.min_new_tokens:
             allowed_NV = allowed_NV.index_fill(1, self.stop_S, float("-inf"))
         if self.config.no_repeat_ngram:
-            allowed_NV = _without_repeats(allowed_NV, written_NT, self.config.no_repeat_ngram)
+            allowed_NV = _without_repeats(allowed_NV, written_NT, self.config.no_repeat_ngram, self.exempt_V)
         none_N1 = torch.isneginf(allowed_NV).all(1, keepdim=True)
         return torch.where(none_N1, scores_NV, allowed_NV).log_softmax(-1)
 
@@ -159,7 +199,7 @@ def generate(
         prompts: token ids, at least one each.
         config: how to search.
         stop: tokens that end a text.
-        exempt: tokens without repetition penalty.
+        exempt: tokens without repetition control: slots, of which a text may need one again and again.
         device: of the session's tensors.
 
     Raises:
@@ -253,11 +293,13 @@ def _beam(session: DecodingSession, logits_BV: Tensor, controls: Controls) -> li
     return [max(texts, key=merit) for texts in found]
 
 
-def _without_repeats(scores_NV: Tensor, written_NT: Tensor, size: int) -> Tensor:
+def _without_repeats(scores_NV: Tensor, written_NT: Tensor, size: int, exempt_V: Tensor) -> Tensor:
+    """Exempt tokens may come again behind words; behind exempt ones alone they may not, or they would loop."""
     if written_NT.shape[1] < size:
         return scores_NV
     windows_NWS = written_NT.unfold(1, size, 1)
     tail_N1S = written_NT[:, None, written_NT.shape[1] - size + 1 :]
     seen_NW = (windows_NWS[..., :-1] == tail_N1S).all(-1)
+    seen_NW &= ~(exempt_V[windows_NWS[..., -1]] & ~exempt_V[tail_N1S].all(-1))
     banned = torch.where(seen_NW, float("-inf"), scores_NV.gather(1, windows_NWS[..., -1]))
     return scores_NV.scatter_reduce(1, windows_NWS[..., -1], banned, "amin")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vol3d.errors import ConfigError
 from vol3d.model.files import load_weights, read_config, save_module
-from vol3d.model.generate import GenerationConfig
+from vol3d.model.generate import GenerationConfig, WritingConfig
 from vol3d.model.grounding import SharedGrounding
 from vol3d.model.language import LanguageModel, ReportTokenizer, load_tokenizer, resolve_language
 from vol3d.model.language_config import LanguageConfig
@@ -58,6 +58,8 @@ class ReaderConfig:
     """Share of training texts that see no image cells, so that the decoder does not lean on them alone."""
     context_share: float = 0.5
     """Share of training texts that are given the indication and the like, where the study has them."""
+    writing: WritingConfig = field(default_factory=WritingConfig)
+    """How it writes when it is used."""
     language: LanguageConfig = field(default_factory=LanguageConfig)
     """The decoder."""
     sections: tuple[str, ...] = ()
@@ -75,6 +77,7 @@ class ReaderConfig:
         for name in ("blind_cells", "context_share", "dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"reader {name}: expected 0 to 1, found {getattr(self, name)}")
+        self.writing.search(self.language.max_tokens)
 
     @property
     def probes(self) -> tuple[str, ...]:

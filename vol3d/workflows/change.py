@@ -7,7 +7,7 @@ shrinking as well, because a voxel or two are no change. New and resolved are sa
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from vol3d.boxes import bounding_box
 from vol3d.cache import Entry
 from vol3d.errors import Vol3dError
 from vol3d.export.nifti import read_array, write_nifti
@@ -43,6 +44,27 @@ class ChangeError(Vol3dError):
     """Two studies cannot be compared; the message says why."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Patient:
+    """Whose a study is, as far as anybody said: keyed hashes, which name nobody."""
+
+    site: str
+    """Of the key under which the others were hashed; hashes under two keys cannot be compared."""
+    stated: str | None = None
+    """Of the patient id that the manifest states."""
+    header: str | None = None
+    """Of the Patient ID in the DICOM files."""
+
+    def same_as(self, other: Patient | None) -> bool | None:
+        """None where neither is known of both: a folder of NIfTI files says nothing of its patient."""
+        if other is None or other.site != self.site:
+            return None
+        if {self.stated, self.header} & {other.stated, other.header} - {None}:
+            return True
+        pairs = ((self.stated, other.stated), (self.header, other.header))
+        return False if any(None not in pair for pair in pairs) else None
+
+
 @dataclass(frozen=True, eq=False)
 class StudyLesions:
     """One study as the comparison needs it."""
@@ -52,13 +74,53 @@ class StudyLesions:
     lesions: list[Lesion]
     references: dict[str, Volume]
     """By modality."""
+    masks: dict[int, Volume] = field(default_factory=dict)
+    """By a lesion's id, those held in memory; the others are read from `folder`."""
+
+    def mask(self, lesion: Lesion) -> Volume:
+        """Its members, cropped to them.
+
+        Raises:
+            ChangeError: its file is gone.
+        """
+        if lesion.id in self.masks:
+            return self.masks[lesion.id]
+        path = self.folder / str(lesion.file)
+        if lesion.file is None or not path.is_file():
+            raise ChangeError(
+                f"expected the mask of {lesion.phrase!r} at {path}, found nothing; report that study again"
+            )
+        whole = Volume(read_array(path), grid_of(path), "mask")
+        box = bounding_box(whole.array_ZYX)
+        return whole.crop(*box) if box else whole
+
+    def held(self) -> StudyLesions:
+        """The same with every mask in memory, so that its folder may change.
+
+        Raises:
+            ChangeError: a file is gone.
+        """
+        return replace(self, masks={lesion.id: self.mask(lesion) for lesion in self.lesions})
 
 
 class Prior(Protocol):
-    """An earlier study, looked at when the later one's lesions are known."""
+    """An earlier study."""
 
-    def of(self, current: Any) -> StudyLesions:
-        """Its lesions, found as those of the current study were; masks that have to be made go beside the current's."""
+    def admit(self, folder: Path, patient: Patient) -> bool | None:
+        """Whether it is of `patient`; None where nobody said. Asked before anything is written to `folder`.
+
+        Raises:
+            ChangeError: it is another patient's, or lies where the current study's report is about to be written.
+        """
+        ...
+
+    def of(self, folder: Path) -> StudyLesions:
+        """Its lesions, found as those of the current study are, all in memory; masks that have to be made go below
+        `folder`, the current study's.
+
+        Raises:
+            ChangeError: its files are not all there.
+        """
         ...
 
 
@@ -147,15 +209,14 @@ def match(
     far = 1e4
     cost = np.full((len(now), len(old)), far)
     points = [_points(current, lesion) for lesion in now]
-    masks = [(_mask(prior, lesion), grid_of(prior.folder / str(lesion.file))) for lesion in old]
+    masks = [prior.mask(lesion) for lesion in old]
     for i, lesion in enumerate(now):
         moved = found.to_prior(points[i])
         for j, before in enumerate(old):
             if lesion.organ and before.organ and lesion.organ != before.organ:
                 continue
             distance = float(np.linalg.norm(moved.mean(axis=0) - np.array(before.centroid_mm)))
-            mask_ZYX, grid = masks[j]
-            hits = _inside(moved, mask_ZYX, grid)
+            hits = _inside(moved, masks[j])
             share = max(hits, min(1.0, hits * lesion.measurement.volume_ml / before.measurement.volume_ml))
             if share >= OVERLAP or distance <= NEAR_MM:
                 cost[i, j] = distance * (1 - 0.5 * share)
@@ -210,25 +271,17 @@ def _text(change: Change, now: Lesion | None, before: Lesion | None) -> str:
 
 def _points(study: StudyLesions, lesion: Lesion, most: int = 2000) -> Array:
     """World positions of members, evenly thinned."""
-    mask_ZYX = _mask(study, lesion)
-    index_N3 = np.argwhere(mask_ZYX)
-    grid = grid_of(study.folder / str(lesion.file))
-    return grid.index_to_mm(index_N3[:: max(1, len(index_N3) // most)])
+    mask = study.mask(lesion)
+    index_N3 = np.argwhere(mask.array_ZYX)
+    return mask.grid.index_to_mm(index_N3[:: max(1, len(index_N3) // most)])
 
 
-def _mask(study: StudyLesions, lesion: Lesion) -> Array:
-    path = study.folder / str(lesion.file)
-    if lesion.file is None or not path.is_file():
-        raise ChangeError(f"expected the mask of {lesion.phrase!r} at {path}, found nothing; report that study again")
-    return read_array(path)
-
-
-def _inside(mm_N3: Array, mask_ZYX: Array, grid: Grid) -> float:
+def _inside(mm_N3: Array, mask: Volume) -> float:
     """Share of the points that lie in the mask."""
-    index = np.rint(grid.mm_to_index(mm_N3)).astype(int)
-    inside = ((index >= 0) & (index < grid.shape)).all(axis=1)
+    index = np.rint(mask.grid.mm_to_index(mm_N3)).astype(int)
+    inside = ((index >= 0) & (index < mask.grid.shape)).all(axis=1)
     z, y, x = index[inside].T
-    return float(np.count_nonzero(mask_ZYX[z, y, x]) / len(mm_N3))
+    return float(np.count_nonzero(mask.array_ZYX[z, y, x]) / len(mm_N3))
 
 
 def _seen(now: Lesion, found: Registered, prior: Volume) -> bool:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
 
 from vol3d.cache import Cache, Entry
 from vol3d.checkpoint import Checkpoint, load_reader
 from vol3d.data.looks import Look, load_look, look_path
 from vol3d.data.readings import Rows, parts_of, rows_about, stacked
-from vol3d.data.report_texts import Probes, part_prompt, question_prompt, section_prompt
+from vol3d.data.report_texts import (
+    Probes,
+    context_of,
+    part_prompt,
+    question_prompt,
+    section_prompt,
+    with_context,
+)
 from vol3d.infer.looks import look_at
 from vol3d.model.bank import EmbeddingBank, bank_root
 from vol3d.model.generate import GenerationConfig
@@ -90,7 +97,7 @@ class ReaderWriter:
     ) -> None:
         self.checkpoint, self.reader, self.device, self.blank = checkpoint, reader, device, blank
         self.probes = Probes(reader.config.structures, reader.config.findings)
-        self.generation = generation or GenerationConfig(max_new_tokens=reader.config.language.max_tokens // 2)
+        self.generation = generation or reader.config.writing.search(reader.config.language.max_tokens)
         self._bank = EmbeddingBank(bank_root(), checkpoint.model.config.text, device)
         self._seen: tuple[Path, Look] | None = None
 
@@ -108,14 +115,14 @@ class ReaderWriter:
 
     def write_report(self, entry: Entry, context: Context) -> list[Draft]:
         """Section by section: a sentence for each part that was found, largest first, then the rest."""
-        seen, told = self.see(entry), _told(context)
+        seen = self.see(entry)
         wanted: list[tuple[str, str, int | None]] = []
         for section in self.reader.config.sections:
             parts = [] if self.blank else parts_of(seen, section, self.probes)
-            wanted += [(section, part_prompt(section, told), row) for row in parts]
-            wanted.append((section, section_prompt(section, told), None))
+            wanted += [(section, part_prompt(section), row) for row in parts]
+            wanted.append((section, section_prompt(section), None))
         rows = [rows_about(seen, section, None, self.probes, row) for section, _, row in wanted]
-        texts = self._write([prompt for _, prompt, _ in wanted], seen, rows)
+        texts = self._write([prompt for _, prompt, _ in wanted], context, seen, rows)
         return [Draft(s, t, p) for (s, _, _), (text, p) in zip(wanted, texts, strict=True) for t in sentences(text)]
 
     def write_answer(self, entry: Entry, question: str, context: Context) -> str:
@@ -124,21 +131,41 @@ class ReaderWriter:
 
     def write_answers(self, entry: Entry, questions: Sequence[str], context: Context) -> list[str]:
         """Several, in one go."""
-        seen, told = self.see(entry, questions), _told(context)
+        seen = self.see(entry, questions)
         rows = [rows_about(seen, q, asked_about(q), self.probes) for q in questions]
-        return [text for text, _ in self._write([question_prompt(q, told) for q in questions], seen, rows)]
+        return [text for text, _ in self._write([question_prompt(q) for q in questions], context, seen, rows)]
 
-    def _write(self, prompts: list[str], seen: Look, rows: list[Rows]) -> list[tuple[str, float]]:
+    def _write(self, prompts: list[str], context: Context, seen: Look, rows: list[Rows]) -> list[tuple[str, float]]:
         if not prompts:
             return []
+        told = self._told(context, prompts)
+        prompts = [f"{told}{prompt}" for prompt in prompts]
         parts = stacked([seen.cell_VC] * len(rows), [seen.place_V3] * len(rows), rows)
         if self.blank:
             parts = parts._replace(cell_mask_BV=parts.cell_mask_BV & False, row_mask_BN=parts.row_mask_BN & False)
         return self.reader.write(prompts, self.reader.visual(*(p.to(self.device) for p in parts)), self.generation)
 
+    def _told(self, context: Context, prompts: Sequence[str]) -> str:
+        """What else is known, as far as the decoder has room for it before the longest prompt: the last fields, of
+        which the prior report is one, lose their last words first."""
+        tokenizer, known = self.reader.language.tokenizer, list(context_of(asdict(context)))
+        most = self.reader.config.language.max_tokens - self.generation.max_new_tokens
 
-def writer_of(path: Path, checkpoint: Checkpoint, device: str, beams: int = 1) -> ReaderWriter | None:
+        def too_long() -> bool:
+            told = with_context(known)
+            return max(len(tokenizer.prompt(f"{told}{prompt}")) for prompt in prompts) > most
+
+        while known and too_long():
+            name, text = known.pop()
+            if words := text.split()[:-1]:
+                known.append((name, " ".join(words)))
+        return with_context(known)
+
+
+def writer_of(path: Path, checkpoint: Checkpoint, device: str, beams: int | None = None) -> ReaderWriter | None:
     """The language decoder beside a model; None where there is none, and templates write.
+
+    `beams` stands in place of what the reader was configured with.
 
     Raises:
         CheckpointError: its files are damaged. ModelUnavailableError: it needs a language model that is not here.
@@ -146,12 +173,5 @@ def writer_of(path: Path, checkpoint: Checkpoint, device: str, beams: int = 1) -
     reader = load_reader(path, device)
     if reader is None:
         return None
-    longest = reader.config.language.max_tokens // 2
-    strategy: Literal["greedy", "beam"] = "beam" if beams > 1 else "greedy"
-    generation = GenerationConfig(strategy=strategy, beams=beams, max_new_tokens=longest)
-    return ReaderWriter(checkpoint, reader, device, generation)
-
-
-def _told(context: Context) -> dict[str, str]:
-    pairs = {"indication": context.indication, "comparison": context.comparison}
-    return {name: text for name, text in pairs.items() if text}
+    writing = reader.config.writing if beams is None else replace(reader.config.writing, beams=beams)
+    return ReaderWriter(checkpoint, reader, device, writing.search(reader.config.language.max_tokens))

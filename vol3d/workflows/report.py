@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from vol3d.cache import Entry
 from vol3d.checkpoint import Checkpoint, load_checkpoint
 from vol3d.errors import ConfigError
 from vol3d.export.report_text import report_text
-from vol3d.files import write_whole
+from vol3d.files import write_json, write_whole
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.change import ChangeError, Prior, StudyLesions, compare, read_references, write_reference
 from vol3d.workflows.drafts import Context, Writer
@@ -23,13 +22,15 @@ from vol3d.workflows.ground import IMPRESSION, Grounded, ground
 from vol3d.workflows.inputs import studies_in
 from vol3d.workflows.known import Known
 from vol3d.workflows.lesions import Lesions
-from vol3d.workflows.prior import open_prior
+from vol3d.workflows.prior import open_prior, patient_of
 from vol3d.workflows.reading import writer_of
 from vol3d.workflows.records import RECORD, text_of_report
 from vol3d.workflows.scoring import Ask
 from vol3d.workflows.studies import BatchSummary, each_study, record_of
 from vol3d.workflows.technique import technique
 from vol3d.workflows.template_writer import TemplateWriter, impression_of, title
+
+NOBODY_SAID = "Whether both studies are of one patient was not checked: their patient ids are not known."
 
 SAME_MASK = 0.95
 """Dice from which on a mask under a trained phrase is the one already exported for a sentence."""
@@ -43,7 +44,7 @@ def report(
     context: Context | None = None,
     prior: Path | None = None,
     keep_all: bool = False,
-    beams: int = 1,
+    beams: int | None = None,
     device: str = "cpu",
     assume_hu: bool = False,
     show_progress: bool = True,
@@ -57,7 +58,7 @@ def report(
         context: what is known besides the image.
         prior: an earlier study of the same patient, or the ``report.json`` of one.
         keep_all: print unsupported sentences too, marked.
-        beams: hypotheses of the language decoder; 1 is greedy.
+        beams: hypotheses of the language decoder, 1 is greedy; None: as its configuration says.
         device: where the model runs.
         assume_hu: accept a CT that looks windowed or rescaled twice; recorded in the output.
         show_progress: show a progress bar.
@@ -116,8 +117,16 @@ class Reporter:
         """Writes one study's report, its masks and its record, which is also returned.
 
         Raises:
-            ChangeError: there is a prior study and it cannot be compared; all else has been written.
+            ChangeError: there is a prior study and it cannot be compared; all else has been written, unless it is
+                another patient's or lies in `folder`: then nothing was touched.
         """
+        patient, before, refused = patient_of(row, entry.patient_key), None, ""
+        of_patient = prior.admit(folder, patient) if prior is not None else None
+        if prior is not None:
+            try:
+                before = prior.of(folder)  # first: what is written below may be where its files are
+            except ChangeError as error:
+                refused = str(error)
         evidence = self.evidences.of(entry)
         evidence.ask([*(t.phrase for t in self.known.plain), *self.known.sites.values()])
         drafts = self.writer.write_report(entry, context)
@@ -134,6 +143,7 @@ class Reporter:
         mentioned = {lesion.id for g in told if g.status == "supported" for lesion in g.lesions}
         record: dict[str, Any] = {
             **record_of(entry, self.checkpoint, lesions.series),
+            "patient": asdict(patient),
             "writer": type(self.writer).__name__,
             "images": list(entry.images),
             "context": {k: v for k, v in asdict(context).items() if v and k != "prior_report"},
@@ -146,16 +156,20 @@ class Reporter:
             "change": None,
             "not_assessed": _not_assessed(told, evidence, self.known),
         }
-        refused = ""
-        if prior is not None:
+        if before is not None:
             try:
                 now = StudyLesions(entry.study_id, folder, list(same.values()), read_references(folder))
-                record["change"] = compare(now, prior.of(lesions))
+                record["change"] = compare(now, before)
             except ChangeError as error:
                 refused = str(error)
-                record["change"] = {"statement": f"No comparison with the prior study: {refused}", "lesions": []}
+        if refused:
+            record["change"] = {"statement": f"No comparison with the prior study: {refused}", "lesions": []}
+        if prior is not None:
+            record["change"]["same_patient"] = of_patient
+            if of_patient is None:
+                record["change"]["statement"] += f" {NOBODY_SAID}"
         write_whole(folder / "report.txt", report_text(record, keep_all))
-        write_whole(folder / RECORD, json.dumps(record, indent=1))
+        write_json(folder / RECORD, record)
         if refused:
             raise ChangeError(f"the report is written without a comparison with the prior study: {refused}")
         return record
@@ -191,6 +205,7 @@ def _sentence(grounded: Grounded) -> dict[str, Any]:
         "log_probability": draft.log_probability,
         "file": files[0] if files else None,
         "lesions": [lesion.id for lesion in grounded.lesions],
+        "numbers": [asdict(number) for number in grounded.numbers],
         "measurements": [
             {"file": f.file, "pet_file": f.pet_file, **asdict(f.measurement)} for f in grounded.lesions
         ],
