@@ -73,6 +73,25 @@ def test_round_trip(made, tmp_path):
     assert same(VisionLanguageModel.from_pretrained(tmp_path / "m"), made.model)
 
 
+def test_a_metric_without_a_case_is_null_in_the_record_and_not_measured_in_the_card(made, tmp_path):
+    metrics = {"dice": 0.5, "lesion_dice": float("nan")}
+    point = OperatingPoint(threshold=0.3, criterion="youden", sensitivity=float("nan"), specificity=0.75, negatives=4)
+    findings = Findings(by_name={"cyst": FindingCalibration(scale=1.0, bias=0.0, points={"youden": point})})
+    chosen = {"probes": 4, "split": "val", "dice_at_0.5": float("nan")}
+    provenance = {**made.provenance, "metrics": metrics, "calibrated_on": chosen}
+    save_checkpoint(tmp_path / "m", replace(made, provenance=provenance, findings=findings))
+    text = (tmp_path / "m/checkpoint.json").read_text()
+    assert "NaN" not in text
+    back = load_checkpoint(tmp_path / "m")
+    assert back.provenance["metrics"] == {"dice": 0.5, "lesion_dice": None}
+    assert back.findings.by_name["cyst"].points["youden"].sensitivity is None
+    save_checkpoint(tmp_path / "again", replace(back, card=""))
+    for folder in ("m", "again"):
+        card = (tmp_path / folder / "README.md").read_text()
+        assert "| lesion_dice | not measured |" in card
+        assert "| cyst | 0 | 4 | 0.3 | not measured | 0.75 |" in card
+
+
 def test_calibration_by_hand():
     calibration = Calibration(scale=2.0, bias=-0.5, mask_threshold=0.4)
     assert calibration.probability(0.25) == 0.5

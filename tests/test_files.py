@@ -1,11 +1,13 @@
 import errno
 import fcntl
 import hashlib
+import json
+import math
 import os
 
 import pytest
 
-from vol3d.files import locked, sha256_of, write_whole
+from vol3d.files import json_text, locked, sha256_of, write_json, write_whole
 
 
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
@@ -17,6 +19,28 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     write_whole(path, b"\x00new")
     assert path.read_bytes() == b"\x00new"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_records_are_json_for_every_reader(tmp_path):
+    """NaN and Infinity are no JSON: jq, browsers and other languages refuse the whole file."""
+    record = {
+        "dice": math.nan,
+        "bounds": (0.5, math.inf),
+        "by": [{"low": -math.inf, "n": 3}],
+        "named": "NaN",
+        "ok": True,
+    }
+    write_json(tmp_path / "r.json", record)
+    text = (tmp_path / "r.json").read_text()
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    assert json.loads(text, parse_constant=refuse) == {
+        "dice": None, "bounds": [0.5, None], "by": [{"low": None, "n": 3}], "named": "NaN", "ok": True}  # fmt: skip
+    assert text.splitlines()[1] == ' "dice": null,'
+    assert math.isnan(record["dice"])
+    assert json_text({"a": [math.nan]}) == '{"a": [null]}'
 
 
 def test_checksum(tmp_path):

@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from vol3d import script_output
 from vol3d.cli import main
 from vol3d.script_output import taken_out
 
@@ -32,6 +34,15 @@ def test_a_failure_is_in_the_object_and_in_the_exit_status(tmp_path, capsys):
     assert (record["ok"], record["exit"]) == (False, 1)
     assert "expected a cache at" in record["error"]
     assert "expected a cache at" in captured.err
+
+
+def test_numbers_that_are_none_are_null(capsys):
+    """NaN is no JSON."""
+    with script_output.scripted(script_output.Output(as_json=True), "evaluate"):
+        script_output.facts(headline={"dice": float("nan"), "bounds": [0.5, float("inf")]}, file=Path("a"))
+    record = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert record["headline"] == {"dice": None, "bounds": [0.5, None]}
+    assert record["file"] == "a"
 
 
 def test_quiet_leaves_errors_alone(tmp_path, capsys):

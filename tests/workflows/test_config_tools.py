@@ -79,6 +79,30 @@ def test_wrong_values_and_lost_recipes_are_named(tmp_path):
         config_tools.kind_of(tmp_path / "none.yaml")
 
 
+def test_what_train_would_not_find_is_named(tmp_path, caplog):
+    """`vol3d train` refuses these: check looks them up in the same way, without a network."""
+    (fault,) = config_tools.check(broken(tmp_path, lambda t: t["train"].update(deepspeed="zero9")))
+    assert fault == "train.deepspeed: expected zero0, zero1, zero2, zero3 or a JSON file, found 'zero9'"
+    (fault,) = config_tools.check(broken(tmp_path, lambda t: t["model"]["text"].update(name="nothere")))
+    assert fault.startswith("model.text: text model 'nothere' is neither a folder nor in the local Hugging Face cache")
+    assert "hf download nothere" in fault
+    (fault,) = config_tools.check(broken(tmp_path, lambda t: t["model"]["text"].update(layers=[99])))
+    assert fault.startswith("model.text: text layers: expected numbers from")
+    faults = config_tools.check(
+        broken(tmp_path, lambda t: t["train"].update(deepspeed="zero9"), lambda t: t.update(preprocess="lost.yaml"))
+    )
+    assert [fault.split(":")[0] for fault in faults] == ["preprocess", "train.deepspeed"]
+    (tmp_path / "own.json").write_text('{"zero_optimization": {"stage": 1}}')
+    assert config_tools.check(broken(tmp_path, lambda t: t["train"].update(deepspeed=str(tmp_path / "own.json")))) == []
+
+    # a reader's language model is needed after the first phase only: a warning
+    assert config_tools.check(SHIPPED / "train" / "ct_rate_chest.yaml") == []
+    assert "read.model.language.base: language model 'Qwen/" in caplog.text
+    overrides = ["read.train.deepspeed=zero9"]
+    (fault,) = config_tools.check(SHIPPED / "train" / "phantom_all.yaml", overrides)
+    assert fault.startswith("read.train.deepspeed: ")
+
+
 def test_the_schema_explains_and_refuses(tmp_path):
     paths = config_tools.write_schemas(tmp_path)
     schema = json.loads((tmp_path / "train.schema.json").read_text())

@@ -167,6 +167,21 @@ def test_mistakes_are_explained(vol3d, answered, tiny, tmp_path, capsys):
         assert "Traceback" not in shown
 
 
+def test_masks_cut_short_are_told(vol3d, answered, tmp_path, capsys):
+    folder, ct, _, _ = answered
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy)
+    path = copy / json.loads((folder / "segmentation.json").read_text())["answers"][0]["file"]
+    whole = path.read_bytes()
+    for kept in (len(whole) - 20, 0):
+        path.write_bytes(whole[:kept])
+        for kind in ("mesh", "nifti", "dicom-seg"):
+            assert vol3d("export", kind, copy, "--source", ct, "--out", tmp_path / "out") == 1
+            shown = capsys.readouterr().err
+            assert f"expected a whole NIfTI file at {path}, found {kept} bytes that cannot be read" in shown
+            assert "Traceback" not in shown
+
+
 def test_names_of_patients_stay_out_of_the_logs(vol3d, answered, tmp_path, capsys, caplog):
     folder, ct, _, _ = answered
     secret = tmp_path / "series"

@@ -172,6 +172,16 @@ def test_what_a_bundle_holds(answering, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle"]
 
 
+def test_a_metric_without_a_case_is_null_in_the_metadata(model, tmp_path):
+    checkpoint = load_checkpoint(model)
+    checkpoint.provenance["metrics"] = {"dice": 0.5, "lesion_dice": float("nan")}
+    save_checkpoint(tmp_path / "m", checkpoint)
+    bundle = export_model(tmp_path / "m", tmp_path / "bundle", "monai", prompts=["liver"]).folder
+    metadata = json.loads((bundle / "configs/metadata.json").read_text(), parse_constant=pytest.fail)
+    jsonschema.validate(metadata, METADATA)
+    assert metadata["eval_metrics"] == {"dice": 0.5, "lesion_dice": None}
+
+
 def test_a_folder_of_its_own_and_back(model, tmp_path):
     export_model(model, tmp_path / "a", data_sets="six phantoms")
     first = Checkpoint.from_pretrained(tmp_path / "a")
@@ -213,7 +223,7 @@ def test_an_evaluation_enters_the_card_of_its_weights_only(model, tmp_path):
     card = card_of(model, tmp_path)
     assert "2 studies of the test split" in card
     assert "| organ_dice | 0.5123 | 0.41 to 0.62 |" in card
-    assert "| suv_match | not recorded |  |" in card
+    assert "| suv_match | not measured |  |" in card
     assert "No test on unseen patients" not in card
     head, tail = before.split("## Evaluation")[0], before.split("## Versions")[1]
     assert card.startswith(head)

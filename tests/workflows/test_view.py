@@ -136,6 +136,37 @@ def test_what_does_not_fit_is_refused(inferred, tiny, tmp_path):
         load(tmp_path / "several", source=inferred[1])
 
 
+def test_masks_cut_short_and_folders_for_files_are_told(told, tiny, vol3d, tmp_path, capsys):
+    """The command line takes an EOFError for Ctrl-C: it said "Aborted!" and no more."""
+    copy = tmp_path / told.name
+    shutil.copytree(told, copy)
+    lesion = next(x for x in json.loads((copy / "report.json").read_text())["lesions"] if x["file"])
+    path, command = copy / lesion["file"], ("view", copy, "--source", tiny.manifest, "--static")
+    whole = path.read_bytes()
+    for kept in (len(whole) - 20, 100, 0):
+        path.write_bytes(whole[:kept])
+        assert vol3d(*command, tmp_path / "page.html") == 1
+        shown = capsys.readouterr().err
+        assert f"expected a whole NIfTI file at {path}, found {kept} bytes that cannot be read" in shown
+        assert "Traceback" not in shown
+    path.write_bytes(whole)
+    assert vol3d(*command, tmp_path) == 1
+    assert f"expected a file for the page, found a folder at {tmp_path}; try" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert vol3d(*command, tmp_path / "file" / "page.html") == 1
+    assert f"expected a folder for the page at {tmp_path / 'file'}, found a file" in capsys.readouterr().err
+
+
+def test_records_with_nan_of_older_versions_are_shown(told, tiny, tmp_path):
+    copy = tmp_path / told.name
+    shutil.copytree(told, copy)
+    record = json.loads((copy / "report.json").read_text())
+    next(x for x in record["lesions"] if x["file"])["probability"] = float("nan")
+    (copy / "report.json").write_text(json.dumps(record))
+    write_static(load(copy, source=tiny.manifest), tmp_path / "page.html")
+    assert '"probability": null' in (tmp_path / "page.html").read_text()
+
+
 def test_the_command_serves_until_it_is_interrupted(inferred):
     command = [sys.executable, "-m", "vol3d.cli", "view", inferred[0], "--source", inferred[1]]
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs inherit deaf ears

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from isal import igzip
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from vol3d.boxes import bounding_box
-from vol3d.errors import GeometryError, Vol3dError
+from vol3d.errors import GeometryError, ReadError, Vol3dError
 from vol3d.files import write_whole
 from vol3d.geometry import Grid
 from vol3d.types import Array
@@ -26,6 +31,11 @@ _GEOMETRY_FIELDS = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
     *("sform_code", "srow_x", "srow_y", "srow_z", "xyzt_units", "dim_info"),
 )
+
+_UNREADABLE = (OSError, EOFError, ValueError, struct.error, zlib.error, ImageFileError, HeaderDataError,
+               WrapStructError)  # fmt: skip
+"""What nibabel and the decompressors raise on files that are cut short, empty or no NIfTI; EOFError among them, which
+the command line would take for Ctrl-C."""
 
 
 def write_nifti(
@@ -68,8 +78,45 @@ def write_nifti(
 
 
 def read_array(path: str | Path) -> Array:
-    """The array of a NIfTI file that `write_nifti` wrote, in Z, Y, X order."""
-    return np.asarray(nib.Nifti1Image.from_filename(path).dataobj).transpose()
+    """The array of a NIfTI file that `write_nifti` wrote, in Z, Y, X order.
+
+    Raises:
+        ReadError: there is no such file, or it is cut short or otherwise unreadable.
+    """
+    try:
+        return np.asarray(nib.Nifti1Image.from_filename(path).dataobj).transpose()
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def read_grid(path: str | Path) -> Grid:
+    """The grid of such a file; its voxels are not read.
+
+    Raises:
+        ReadError: as `read_array`, or it has other than three axes.
+        GeometryError: its affine is none of a scanner.
+    """
+    try:
+        image = nib.Nifti1Image.from_filename(path)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    if len(image.shape) != 3:
+        raise ReadError(f"expected a NIfTI file of three axes at {path}, found the shape {image.shape}")
+    x, y, z = image.shape
+    return Grid.from_xyz((x, y, z), image.affine)
+
+
+def write_if_other(path: Path, array_ZYX: Array, grid: Grid) -> None:
+    """`write_nifti` into a folder that is made, unless the file holds the same numbers on the same grid already: it
+    then stays as it is, so that a cache entry made of it stays fresh."""
+    stored = array_ZYX.view(np.uint8) if array_ZYX.dtype == bool else array_ZYX
+    try:
+        if path.is_file() and read_grid(path).same_as(grid) and np.array_equal(read_array(path), stored):
+            return
+    except ReadError:
+        pass  # of an interrupted copy, say: it is written anew
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_nifti(path, array_ZYX, grid)
 
 
 def write_multilabel(
@@ -134,6 +181,15 @@ def label_table_path(path: str | Path) -> Path:
     """``x.json`` beside ``x.nii`` or ``x.nii.gz``."""
     path = Path(path)
     return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
+def _unreadable(path: str | Path, error: BaseException) -> ReadError:
+    size = f"{Path(path).stat().st_size} bytes" if Path(path).is_file() else "no file"
+    said = " ".join(str(error).split()) or type(error).__name__
+    return ReadError(
+        f"expected a whole NIfTI file at {path}, found {size} that cannot be read ({said}); copy it again, or run the "
+        f"command that wrote it"
+    )
 
 
 def _on_template(array_XYZ: Array, grid: Grid, template: Path) -> nib.Nifti1Image:

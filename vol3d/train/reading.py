@@ -7,7 +7,6 @@ learnt about masks can be lost.
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from vol3d.data.readings import CollateReadings, ReadingBatch, ReadingDataset
 from vol3d.data.regions import FACTS
 from vol3d.data.report_texts import Probes, Reading, readings_of, usual_sections
 from vol3d.errors import CacheError
-from vol3d.files import write_whole
+from vol3d.files import write_json
 from vol3d.model.reader import StudyReader, resolve_reader
 from vol3d.tasks.report import ReportTask
 from vol3d.train import ranks
@@ -175,7 +174,7 @@ def _save_model(folder: Path, model: Any, provenance: dict[str, Any]) -> None:
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         model.save_pretrained(temporary)
-        write_whole(temporary / "provenance.json", json.dumps(provenance, indent=1) + "\n")
+        write_json(temporary / "provenance.json", provenance)
         replace_folder(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

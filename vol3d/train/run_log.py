@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import logging
 import math
 import os
@@ -19,7 +18,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from vol3d.errors import ConfigError, StoppedError
-from vol3d.files import write_whole
+from vol3d.files import json_text, write_json, write_whole
 
 BEAT_S = 10.0
 """Seconds between heartbeats."""
@@ -67,7 +66,7 @@ class RunLog:
     def validated(self, step: int, metrics: dict[str, Any]) -> None:
         """One line of JSON; numbers also go to TensorBoard."""
         with (self._root / "validation.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+            file.write(json_text({"step": step, **metrics}) + "\n")
         self._scalars({f"validation/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}, step)
 
     def saved(self, step: int, seconds: float) -> None:
@@ -97,7 +96,7 @@ class RunLog:
             "pid": os.getpid(),
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
         }
-        write_whole(self._root / "heartbeat.json", json.dumps(record, indent=1) + "\n")
+        write_json(self._root / "heartbeat.json", record)
 
     def _scalars(self, values: dict[str, float], step: int) -> None:
         for name, value in values.items():

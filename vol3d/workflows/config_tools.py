@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import inspect
 import json
+import logging
 import textwrap
 import types
 import typing
@@ -21,8 +22,10 @@ from typing import Any
 import yaml
 
 from vol3d.config import dump_yaml, load_yaml
-from vol3d.errors import ConfigError
+from vol3d.errors import ConfigError, Vol3dError
 from vol3d.files import write_whole
+
+log = logging.getLogger("vol3d")
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -125,14 +128,15 @@ def _leaves(tree: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def check(path: Path, overrides: Sequence[str] = (), kind: str | None = None) -> list[str]:
-    """What is wrong with a file, in words: all unknown keys; else the first wrong value; else what the file names."""
+    """What is wrong with a file, in words: all unknown keys; else the first wrong value; else what the file names and
+    is not on this machine. Nothing is downloaded."""
     try:
         chosen = kind or kind_of(path)
         faults = list(_unknown(kinds()[chosen], _tree(path), ""))
         if faults:
             return faults
         config: Any = load_yaml(path, kinds()[chosen], overrides)
-        return _recipe_faults(path, config) if chosen == "train" else []
+        return [*_recipe_faults(path, config), *_train_faults(config)] if chosen == "train" else []
     except ConfigError as error:
         return [str(error)]
 
@@ -143,6 +147,33 @@ def _recipe_faults(path: Path, config: Any) -> list[str]:
     if not recipe.is_file():
         return [f"preprocess: expected a recipe at {recipe}, found nothing; the path is relative to {path.parent}"]
     return [f"preprocess: {fault}" for fault in check(recipe, kind="preprocess")]
+
+
+def _train_faults(config: Any) -> Iterator[str]:
+    """DeepSpeed files and the text model, as `vol3d train` looks them up. A reader's language model that is not on
+    this machine is told as a warning: it is needed after the first phase only."""
+    from vol3d.model.language_base import find_base
+    from vol3d.model.text import resolve_text
+    from vol3d.train.engine import read_deepspeed_file
+
+    named = {"train.deepspeed": config.train.deepspeed}
+    if config.read is not None:
+        named["read.train.deepspeed"] = config.read.train.deepspeed
+    for key, name in named.items():
+        try:
+            read_deepspeed_file(name)
+        except Vol3dError as error:
+            yield f"{key}: {error}"
+    try:
+        resolve_text(config.model.text)
+    except Vol3dError as error:
+        yield f"model.text: {error}"
+    base = config.read.model.language.base if config.read is not None else None
+    if base is not None:
+        try:
+            find_base(base)
+        except Vol3dError as error:
+            log.warning("read.model.language.base: %s", error)
 
 
 def _unknown(cls: Any, tree: Any, where: str) -> Iterator[str]:

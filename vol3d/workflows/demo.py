@@ -15,6 +15,7 @@ from vol3d.config import SHIPPED
 from vol3d.errors import CacheError
 from vol3d.export.figures import save_overlay_png
 from vol3d.export.nifti import read_array
+from vol3d.files import write_json
 from vol3d.progress import progress
 from vol3d.types import Array
 from vol3d.volume import Volume
@@ -55,7 +56,7 @@ def run_demo(
     cache = Cache(out / "cache")
     pages = [_ask_one(cache.entry(study), manifest, out) for study in cache.select("test")[:PICTURED]]
     metrics = {"minutes": round((time.monotonic() - began) / 60, 1), **summary}
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    write_json(out / "metrics.json", metrics)
     (out / "index.html").write_text(_page(metrics, pages))
     echo(f"pictures and numbers   {out / 'index.html'}")
     echo(f"metrics                {out / 'metrics.json'}")

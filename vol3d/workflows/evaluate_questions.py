@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from vol3d.cache import Entry
 from vol3d.errors import CacheError
-from vol3d.files import write_whole
+from vol3d.files import write_json
 from vol3d.metrics.bootstrap import bootstrap_interval
 from vol3d.metrics.probes import QuestionAnswer, QuestionTable, score_questions
 from vol3d.metrics.report_claims import density_of, organ_key, size_of, uptake_of
@@ -87,7 +86,7 @@ def evaluate_questions(
     table = question_tables(rows, meta, samples=samples)
     out.mkdir(parents=True, exist_ok=True)
     write_rows(rows, QuestionRow, out / "questions.csv")
-    write_whole(out / "questions.json", json.dumps(table, indent=1) + "\n")
+    write_json(out / "questions.json", table)
     return table
 
 

@@ -5,7 +5,6 @@ Reports are read from their text; nothing that the writer says of its own senten
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from vol3d.cache import Cache, Entry
 from vol3d.errors import CacheError, Vol3dError
-from vol3d.files import write_whole
+from vol3d.files import write_json
 from vol3d.metrics.bootstrap import bootstrap_interval
 from vol3d.metrics.collapse import contribution, information, variety
 from vol3d.metrics.learned import Scorer
@@ -135,7 +134,7 @@ def evaluate_reports(
     table |= {"learned": learned} if learned else {}
     out.mkdir(parents=True, exist_ok=True)
     write_rows([s.row for s in scored], ReportRow, out / "reports.csv")
-    write_whole(out / "reports.json", json.dumps(table, indent=1) + "\n")
+    write_json(out / "reports.json", table)
     return table
 
 

@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import nibabel
-
 from vol3d.errors import Vol3dError
 from vol3d.export.dicom_common import Algorithm
 from vol3d.export.dicom_rtstruct import write_rtstruct
@@ -19,11 +17,10 @@ from vol3d.export.dicom_seg import SegFile, write_dicom_seg
 from vol3d.export.dicom_sr import measured, write_dicom_sr
 from vol3d.export.dicom_text import write_report_pdf, write_text_sr
 from vol3d.export.mesh import write_stl
-from vol3d.export.nifti import read_array, write_multilabel
+from vol3d.export.nifti import read_array, read_grid, write_multilabel
 from vol3d.export.segments import Segment
 from vol3d.export.source_series import SourceSeries, on_source, read_source
 from vol3d.files import write_whole
-from vol3d.geometry import Grid
 from vol3d.measure import SUV_FIGURES
 from vol3d.types import Array
 
@@ -168,18 +165,9 @@ def _mask_path(found: Answers, answer: dict[str, Any]) -> Path:
     return path
 
 
-def _mask_grid(path: Path) -> Grid:
-    try:
-        image = nibabel.Nifti1Image.from_filename(path)
-    except (OSError, nibabel.filebasedimages.ImageFileError) as error:
-        raise Vol3dError(f"expected a NIfTI mask at {path}, found a file that cannot be read: {error}") from None
-    x, y, z = image.shape
-    return Grid.from_xyz((x, y, z), image.affine)
-
-
 def _segment(found: Answers, answer: dict[str, Any], series: SourceSeries) -> Segment:
     path = _mask_path(found, answer)
-    grid = _mask_grid(path)
+    grid = read_grid(path)
 
     def load() -> Array:
         return on_source(read_array(path), grid, series.grid, repr(answer["prompt"]))
@@ -215,7 +203,7 @@ def _nifti(found: Answers, target: Path) -> Exported:
     first = next(iter(paths))
     target.mkdir(parents=True, exist_ok=True)
     stored = ((path.name.removesuffix(".nii.gz"), read_array(path)) for path in paths)
-    write_multilabel(target / "labels.nii.gz", stored, _mask_grid(first), first, names)
+    write_multilabel(target / "labels.nii.gz", stored, read_grid(first), first, names)
     return Exported([target / "labels.nii.gz", target / "labels.json"])
 
 
@@ -229,6 +217,6 @@ def _meshes(found: Answers, target: Path, space: Literal["LPS", "RAS"]) -> Expor
             done.messages.append(f"no mesh of {answer['prompt']!r}: its mask is empty ({answer['state']})")
             continue
         mesh = target / f"{path.name.removesuffix('.nii.gz')}.stl"
-        write_stl(mesh, mask_ZYX, _mask_grid(path), space)
+        write_stl(mesh, mask_ZYX, read_grid(path), space)
         done.files.append(mesh)
     return done

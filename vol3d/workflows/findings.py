@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from vol3d.checkpoint import Checkpoint, load_checkpoint
 from vol3d.errors import ConfigError
 from vol3d.export.nifti import write_nifti
 from vol3d.export.regrid import probability_on, to_source_grid
-from vol3d.files import write_whole
+from vol3d.files import write_json
 from vol3d.text.organs import structures
 from vol3d.text.prompts import FindingPrompts, distinct, prompts_for, read_prompts
 from vol3d.types import Array
@@ -133,7 +132,7 @@ def write_findings(
         answer["evidence"] = _evidence(answer["state"], name, own_ZYX, entry, target, checkpoint, question, folder)
         found.append(answer)
     record = {**record_of(entry, checkpoint, target.series), "point": question.point, "findings": found}
-    write_whole(folder / "findings.json", json.dumps(record, indent=1))
+    write_json(folder / "findings.json", record)
     return found
 
 

@@ -6,7 +6,6 @@ export. So the masks are the same, voxel for voxel, and vol3d has to be installe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -23,6 +22,7 @@ from vol3d.checkpoint import Checkpoint
 from vol3d.config import from_tree
 from vol3d.data.channels import COORDINATE_SCALE_MM, ChannelConfig
 from vol3d.errors import ConfigError, Vol3dError
+from vol3d.files import write_json
 from vol3d.model.bank import EmbeddingBank, bank_root
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.inputs import scratch_entry
@@ -155,8 +155,8 @@ def write_bundle(
     for part in ("configs", "docs"):
         (folder / part).mkdir(parents=True)
     metadata = bundle_metadata(checkpoint, phrases, name=name, measured=measured, authors=authors)
-    _write_json(folder / "configs/metadata.json", metadata)
-    _write_json(folder / "configs/inference.json", inference_config(phrases))
+    write_json(folder / "configs/metadata.json", metadata, indent=2)
+    write_json(folder / "configs/inference.json", inference_config(phrases), indent=2)
     (folder / "configs/logging.conf").write_text(LOGGING)
     (folder / "docs/README.md").write_text(card, encoding="utf-8")
     # the specification asks for this file; vol3d itself reads the safetensors beside it
@@ -262,10 +262,6 @@ def channel_names(channels: ChannelConfig) -> list[str]:
     if channels.coordinates:
         out += [f"{axis} from the body's centre, mm / {COORDINATE_SCALE_MM:g}" for axis in "zyx"]
     return [*out, "1 where the CT covers the voxel", "1 where the PET covers the voxel"]
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 LOGGING = """[loggers]

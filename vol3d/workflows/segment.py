@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from vol3d.checkpoint import Checkpoint, load_checkpoint
 from vol3d.errors import ConfigError
 from vol3d.export.nifti import read_array, write_multilabel, write_nifti
 from vol3d.export.regrid import to_source_grid
-from vol3d.files import write_whole
+from vol3d.files import write_json
 from vol3d.text.organs import structure_in
 from vol3d.types import Array
 from vol3d.workflows.asking import Asker
@@ -109,7 +108,7 @@ def write_answers(
     stored = ((name, read_array(folder / "masks" / f"{name}.nii.gz")) for name in files)  # one in memory at a time
     write_multilabel(folder / "labels.nii.gz", stored, target.grid, target.template, files)
     record = {**record_of(entry, checkpoint, target.series), "answers": answers}
-    write_whole(folder / "segmentation.json", json.dumps(record, indent=1))
+    write_json(folder / "segmentation.json", record)
 
 
 def _sites(prompts: list[str], checkpoint: Checkpoint) -> dict[str, str]:

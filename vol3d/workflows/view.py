@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from vol3d.errors import ConfigError, GeometryError
-from vol3d.export.nifti import read_array
+from vol3d.export.nifti import read_array, read_grid
 from vol3d.files import write_whole
 from vol3d.geometry import Grid
 from vol3d.types import Array
@@ -34,9 +33,15 @@ def write_static(rendered: Rendered, path: Path) -> int:
 
     Raises:
         BundleError: NiiVue is not installed.
+        ConfigError: `path` is a folder, or lies in what is none.
     """
+    if path.is_dir():
+        raise ConfigError(f"expected a file for the page, found a folder at {path}; try {path / 'page.html'}")
     data = static_page(rendered).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError(f"expected a folder for the page at {path.parent}, found a file in its way") from None
     write_whole(path, data)
     return len(data)
 
@@ -63,6 +68,7 @@ def load(folder: Path, *, source: Path | None = None, cache: Path | None = None,
 
     Raises:
         ConfigError, ManifestError: a study, its records or its images are not to be found.
+        ReadError: a mask or an image is cut short or otherwise unreadable.
         GeometryError: masks do not lie on the grid of the images: they are another study's.
     """
     folder = study_folder(Path(folder))
@@ -217,18 +223,11 @@ def _mask(folder: Path, file: str, images: Images) -> tuple[Grid, Array]:
     """A mask and the source grid that it lies on.
 
     Raises:
-        ConfigError: there is no such file, or no NIfTI in it.
+        ReadError: there is no such file, or no whole NIfTI in it.
         GeometryError: it lies on no grid of the study.
     """
     path = folder / file
-    try:
-        image = nib.Nifti1Image.from_filename(path)
-    except (OSError, nib.filebasedimages.ImageFileError) as error:
-        raise ConfigError(
-            f"expected a mask at {path}, found none that can be read ({error}); run the command again"
-        ) from None
-    x, y, z = image.shape[:3]
-    found = Grid.from_xyz((x, y, z), image.affine)
+    found = read_grid(path)
     for grid in images.source_grids.values():
         if grid.same_as(found):
             return grid, read_array(path)
