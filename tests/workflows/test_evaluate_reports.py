@@ -194,6 +194,20 @@ def test_a_recorded_measurement_that_is_not_the_masks_is_named(changed):
     assert "volume_ml is recorded as" in table["evidence"]["not_reproduced"][0]
 
 
+def test_a_measurement_told_as_a_change_is_measured_again(changed):
+    def compare(record):
+        measured = [m for s in record["sentences"] for m in s["measurements"]]
+        if not measured:
+            return
+        told = measured[0]
+        figures = {name: value for name, value in told.items() if name not in ("file", "pet_file")}
+        now = {"file": told["file"], "pet_file": told["pet_file"], "measurement": {**figures, "suv_max": 99.0}}
+        record["change"] = {"lesions": [{"change": "larger", "current": now, "prior": None}]}
+
+    evidence = changed(compare)["evidence"]
+    assert any("suv_max is recorded as 99.0" in wrong for wrong in evidence["not_reproduced"])
+
+
 def test_numbers_of_a_true_mask_are_judged_against_the_truth(changed):
     def enlarge(record):
         for told in record["sentences"]:

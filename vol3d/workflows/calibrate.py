@@ -75,6 +75,8 @@ class _Phrases:
         self.logits.append(answer.logit)
         if answer.probe.mask is not None:
             truth = truth_of(answer.probe, answer.entry)
+            if not truth.any():  # Dice is not defined where there is nothing to find
+                return
             for threshold, scores in self.dice_at.items():
                 scores.append(dice(answer.probability_ZYX >= np.ceil(threshold * 255), truth))
 

@@ -100,19 +100,26 @@ def reproduced(record: Mapping[str, Any], folder: Path, entry: Entry) -> Reprodu
     measured: dict[str, dict[str, Any]] = {}
     wrong: list[str] = []
     numbers = 0
+
+    def again(told: Mapping[str, Any]) -> dict[str, Any]:
+        if told["file"] not in measured:
+            measured[told["file"]] = _measure(told, folder, entry)
+        found = measured[told["file"]]
+        wrong.extend(
+            f"{told['file']}: {name} is recorded as {told[name]}, measured {found.get(name)}"
+            for name in Measurement.__dataclass_fields__
+            if told[name] != found.get(name)
+        )
+        return found
+
+    for row in (record.get("change") or {}).get("lesions", ()):  # the prior's masks lie elsewhere
+        if row["current"] is not None:
+            now = row["current"]
+            again({**now["measurement"], "file": now["file"], "pet_file": now["pet_file"]})
     for sentence in record["sentences"]:
         if sentence["status"] != SUPPORTED:
             continue
-        figures = []
-        for told in sentence["measurements"]:
-            if told["file"] not in measured:
-                measured[told["file"]] = _measure(told, folder, entry)
-            figures.append(measured[told["file"]])
-            wrong += [
-                f"{told['file']}: {name} is recorded as {told[name]}, measured {figures[-1].get(name)}"
-                for name in Measurement.__dataclass_fields__
-                if told[name] != figures[-1].get(name)
-            ]
+        figures = [again(told) for told in sentence["measurements"]]
         wrong += _wrong_numbers(sentence, figures)
         numbers += len(sentence["numbers"])
         loose = loose_numbers(take_numbers(sentence["text"]).template)
