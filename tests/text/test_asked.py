@@ -27,7 +27,7 @@ def test_every_template_gives_back_its_phrase(studies, unseen):
             article = "an" if what[:1].lower() in "aeiou" or what.startswith("FDG") else "a"
             for template in phantom_questions._ASK[item.ask][unseen]:
                 question = template.format(p=what, s=what, w=what, a=f"{article} {what}")
-                expected = re.sub(r" in (?:this scan|the field of view)$", "", what)  # said of the study as a whole
+                expected = re.sub(r" in (?:this scan|the field of view)(?=$| with)", "", what)  # said of the study as a whole
                 if item.kind == "open":
                     expected = f"lesion {what}"
                 assert asked_about(question) == (None if item.kind == "modality" else expected), question
@@ -47,6 +47,7 @@ def test_every_template_gives_back_its_phrase(studies, unseen):
         ("Is there evidence of pleural effusion on the left?", "pleural effusion on the left"),
         ("Is there a lesion in the right lung without FDG uptake?", "lesion in the right lung without FDG uptake"),
         ("Where can the tumour be found?", "tumour"),
+        ("What is the location of the lesion in this scan with FDG uptake?", "lesion with FDG uptake"),
         ("Is the mass FDG-avid?", "FDG-avid mass"),
         ("Which kidney has a cyst?", "cyst in the kidney"),
         ("Describe the liver.", "lesion in the liver"),

@@ -244,3 +244,12 @@ def test_an_absence_says_for_what_it_holds(ask):
 
 def test_nothing_is_free_of_lesions_out_of_view(ask):
     assert ask("Is the left kidney free of lesions?").text == "It is not in the field of view."
+
+
+def test_a_place_is_asked_in_the_words_of_training():
+    known = Known(["right renal lesion", "lung lesion", "hepatic lesion"])
+    assert known.in_own_words("FDG-avid intrarenal lesion") == "FDG-avid renal lesion"
+    assert known.in_own_words("Intra-hepatic lesion") == "hepatic lesion"
+    assert known.in_own_words("intrapulmonary lesion") == "intrapulmonary lesion"  # training had no "pulmonary"
+    assert Known(["intrarenal lesion", "renal lesion"]).in_own_words("intrarenal lesion") == "intrarenal lesion"
+    assert known.in_own_words("perirenal lesion") == "perirenal lesion"  # another place

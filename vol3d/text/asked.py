@@ -153,7 +153,7 @@ def _phrase(found: re.Match[str]) -> str | None:
     if how := parts.get("how"):
         thing = f"{how} {thing}"
     phrase = f"{thing} in the {place}" if place else f"{thing}{rest}"
-    phrase = re.sub(rf"\s(?:in|on)\s(?:{_SCAN}|the field of view)$", "", phrase, flags=re.I)
+    phrase = re.sub(rf"\s(?:in|on)\s(?:{_SCAN}|the field of view)(?=$|\swith(?:out)?\s)", "", phrase, flags=re.I)
     return phrase or None
 
 

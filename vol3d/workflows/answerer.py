@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 
 from vol3d.cache import Entry
 from vol3d.text.asked import asked_about, asks_for_absence
@@ -41,13 +40,13 @@ class Answerer:
 
     def __call__(self, questions: Sequence[str], context: Context) -> list[Answer]:
         """All answers, after one pass over the study for everything they ask about."""
-        phrases = [p for q in questions if (p := asked_about(q))]
+        phrases = [p for q in questions if (p := self._about(q))]
         places = [p for phrase in phrases for p in self.places.of(phrase) or []]
         self.evidence.ask([*phrases, *places, *(t.phrase for t in self.known.plain), *self.known.sites.values()])
         return [self._answer(q, context) for q in questions]
 
     def _answer(self, question: str, context: Context) -> Answer:
-        kind, phrase, asked = question_kind(question), asked_about(question), numbers_asked(question)
+        kind, phrase, asked = question_kind(question), self._about(question), numbers_asked(question)
         drafted = self.writer.write_answer(self.entry, question, context) if self.writer is not None else None
         blank = Answer(question=question, kind=kind, phrase=phrase, text="", source="none", drafted=drafted)
         if kind == "modality":
@@ -67,19 +66,19 @@ class Answerer:
             return open_answer(blank, self.entry, self.evidence, self.known, self.lesions, self.templates)
         return self._measured(blank, phrase, asked)
 
+    def _about(self, question: str) -> str | None:
+        phrase = asked_about(question)
+        return None if phrase is None else self.known.in_own_words(phrase)
+
     def _require_answerable(self, question: str, phrase: str, asked: NumbersAsked) -> None:
         if asks_for_change(question):
             raise CannotAnswer("change needs a prior study, and none was given")
         if asked.trouble:
             raise (CannotMeasure if asked.trouble.endswith("not measured") else CannotAnswer)(asked.trouble)
-        if phrase not in self.known.trained and (words := unknown_words(phrase, self._taught)):
+        if phrase not in self.known.trained and (words := unknown_words(phrase, self.known.words)):
             raise CannotAnswer(f"the checkpoint has no words for {', '.join(words)}")
         if asked.both and len(organs_of(phrase)) > 1:
             raise CannotAnswer("it names several places; ask about each by itself")
-
-    @cached_property
-    def _taught(self) -> frozenset[str]:
-        return frozenset(w for phrase in self.known.trained for w in re.findall(r"[\w'-]+", phrase.lower()))
 
     def _knows(self, phrase: str) -> bool:
         families = families_in(phrase)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,6 +142,20 @@ class Known:
     def shown_by(self, images: Collection[str]) -> list[Thing]:
         """`plain` without what only a PET can show, where there is none."""
         return [t for t in self.plain if "pet" in images or not needs_pet(t.phrase)]
+
+    def in_own_words(self, phrase: str) -> str:
+        """The phrase with "intrarenal" as "renal", where training had the latter word alone; both name one place."""
+
+        def known(match: re.Match[str]) -> str:
+            whole, rest = match[0].lower(), match[1].lower()
+            return match[1] if whole not in self.words and rest in self.words else match[0]
+
+        return re.sub(r"\bintra-?(\w+)", known, phrase, flags=re.I)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """All words of the trained phrases, lower case."""
+        return frozenset(word for phrase in self.trained for word in re.findall(r"[\w'-]+", phrase.lower()))
 
     def places(self, text: str, organs: tuple[str, ...], side: SideWord) -> list[str] | None:
         """Phrases that ask for the structures a text speaks of; None where the checkpoint knows none of them.
