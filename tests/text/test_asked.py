@@ -27,7 +27,8 @@ def test_every_template_gives_back_its_phrase(studies, unseen):
             article = "an" if what[:1].lower() in "aeiou" or what.startswith("FDG") else "a"
             for template in phantom_questions._ASK[item.ask][unseen]:
                 question = template.format(p=what, s=what, w=what, a=f"{article} {what}")
-                expected = re.sub(r" in (?:this scan|the field of view)(?=$| with)", "", what)  # said of the study as a whole
+                # "in this scan" is said of the study as a whole
+                expected = re.sub(r" in (?:this scan|the field of view)(?=$| with)", "", what)
                 if item.kind == "open":
                     expected = f"lesion {what}"
                 assert asked_about(question) == (None if item.kind == "modality" else expected), question
