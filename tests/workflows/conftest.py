@@ -5,8 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from preprocessing.build_cache import preprocess
 from preprocessing.phantom import PhantomOptions, write_phantoms
+from vol3d.cache import Cache
 from vol3d.cli import main
+from vol3d.workflows.prepare import load_recipe
 
 ROOT = Path(__file__).parents[2]
 SMALL = PhantomOptions(ct_spacing_mm=(6.0, 6.0), pet_spacing_mm=((7.0, 7.0, 7.0),))
@@ -34,6 +37,18 @@ def command():
 
 def settings(*more):
     return [part for value in (*TINY, *more) for part in ("--set", value)]
+
+
+@pytest.fixture(scope="session")
+def oracle_cache(tmp_path_factory):
+    """Two PET/CT phantoms and one CT, for a model that is always right (`oracle`)."""
+    folder = tmp_path_factory.mktemp("oracle")
+    recipe = load_recipe(ROOT / "configs" / "preprocess" / "phantom.yaml")
+    options = PhantomOptions(ct_spacing_mm=(4.0, 4.0), pet_spacing_mm=((4.0, 4.07, 4.07),))
+    for seed, count, kind in ((31, 2, "petct"), (32, 1, "ct")):
+        manifest = write_phantoms(folder / kind, count, seed, kind=kind, options=options)
+        preprocess(manifest, recipe, folder / "cache", show_progress=False)
+    return Cache(folder / "cache")
 
 
 @pytest.fixture(scope="session")

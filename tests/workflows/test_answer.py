@@ -7,9 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from preprocessing.build_cache import preprocess
-from preprocessing.phantom import PhantomOptions, write_phantoms
-from vol3d.cache import Cache
 from vol3d.checkpoint import Calibration
 from vol3d.text.questions import NONE, normalise, question_kind
 from vol3d.workflows.answer import Answerer
@@ -17,26 +14,14 @@ from vol3d.workflows.drafts import Context
 from vol3d.workflows.evidence import Evidences
 from vol3d.workflows.known import Known
 from vol3d.workflows.lesions import Lesions
-from vol3d.workflows.prepare import load_recipe
 from vol3d.workflows.template_writer import TemplateWriter
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = PhantomOptions(ct_spacing_mm=(4.0, 4.0), pet_spacing_mm=((4.0, 4.07, 4.07),))
 _spec = importlib.util.spec_from_file_location("oracle", Path(__file__).with_name("oracle.py"))
 oracle_module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(oracle_module)
 oracle, TRAINED = oracle_module.oracle, oracle_module.TRAINED
 PET_CT, CT = "phantom-0031-000001", "phantom-0032-000000"
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("answer")
-    recipe = load_recipe(ROOT / "configs" / "preprocess" / "phantom.yaml")
-    for seed, count, kind in ((31, 2, "petct"), (32, 1, "ct")):
-        manifest = write_phantoms(folder / kind, count, seed, kind=kind, options=OPTIONS)
-        preprocess(manifest, recipe, folder / "cache", show_progress=False)
-    return Cache(folder / "cache")
 
 
 class Yes:
@@ -50,14 +35,14 @@ class Yes:
 
 
 @pytest.fixture(scope="module", name="ask")
-def answerers(cache):
+def answerers(oracle_cache):
     """(question, study, phrases trained, model, writer) -> answer; what was asked before is kept."""
     kept = {}
 
     def of(question, study=PET_CT, trained=TRAINED, model=oracle, writer=None):
         key = (study, trained, model)
         if key not in kept:
-            entry = cache.entry(study)
+            entry = oracle_cache.entry(study)
             known, evidences = Known(trained), Evidences(model, Calibration())
             reporter = SimpleNamespace(known=known, evidences=evidences, writer=TemplateWriter(known, evidences))
             kept[key] = Answerer(entry, reporter, Lesions(evidences.of(entry), None, {}, "answers"))

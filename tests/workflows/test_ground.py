@@ -11,10 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from preprocessing.build_cache import preprocess
-from preprocessing.phantom import PhantomOptions, write_phantoms
 from preprocessing.phantom_questions import questions_of
-from vol3d.cache import Cache
 from vol3d.checkpoint import Calibration
 from vol3d.measure import diameters, slices, suv_statistics, volume_ml
 from vol3d.text.questions import score_answer
@@ -26,37 +23,23 @@ from vol3d.workflows.evidence import Evidences
 from vol3d.workflows.ground import ground
 from vol3d.workflows.known import Known
 from vol3d.workflows.lesions import Lesions
-from vol3d.workflows.prepare import load_recipe
 from vol3d.workflows.template_writer import TemplateWriter
 
 ROOT = Path(__file__).parents[2]
-OPTIONS = PhantomOptions(ct_spacing_mm=(4.0, 4.0), pet_spacing_mm=((4.0, 4.07, 4.07),))
 _spec = importlib.util.spec_from_file_location("oracle", Path(__file__).with_name("oracle.py"))
 oracle_module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(oracle_module)
 oracle, TRAINED = oracle_module.oracle, oracle_module.TRAINED
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Two PET/CT phantoms and one CT."""
-    folder = tmp_path_factory.mktemp("ground")
-    recipe = load_recipe(ROOT / "configs" / "preprocess" / "phantom.yaml")
-    preprocess(write_phantoms(folder / "a", 2, 31, options=OPTIONS), recipe, folder / "cache", show_progress=False)
-    preprocess(
-        write_phantoms(folder / "b", 1, 32, kind="ct", options=OPTIONS), recipe, folder / "cache", show_progress=False
-    )
-    return Cache(folder / "cache")
-
-
 @pytest.fixture(scope="module", name="ask")
-def study(cache):
+def study(oracle_cache):
     """Study id -> what is needed to check sentences about it; a phrase is asked once in the whole module."""
     known = Known(TRAINED)
     kept = {}
 
     def of(study_id, folder=None):
-        entry = cache.entry(study_id) if study_id not in kept else kept[study_id].entry
+        entry = oracle_cache.entry(study_id) if study_id not in kept else kept[study_id].entry
         kept.setdefault(study_id, SimpleNamespace(entry=entry, evidences=Evidences(oracle, Calibration())))
         evidence = kept[study_id].evidences.of(entry)
 
@@ -161,7 +144,7 @@ def test_every_lie_is_flagged(ask, section, sentence, status, reason):
     assert not told.lesions
 
 
-def test_a_mask_on_the_other_side_contradicts(ask, cache):
+def test_a_mask_on_the_other_side_contradicts(ask):
     """A model that hears no sides: the lesion of the right lung answers to the left one."""
     study = ask(FIVE)
 

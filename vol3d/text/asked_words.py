@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from vol3d.text.claims import DESCRIBED, NEUTRAL
+from vol3d.text.claims import NEUTRAL, undescribed
 from vol3d.text.mentions import references_to_prior
 from vol3d.text.organs import structures
 from vol3d.text.reports import organs_in
@@ -63,9 +63,7 @@ def unknown_words(phrase: str, taught: frozenset[str] = frozenset()) -> tuple[st
     for start, end in [*thing_spans(phrase), *((a, b) for a, b, _ in organs_in(phrase))]:
         whole = len(re.sub(r"\w+$", "", phrase[:start]))  # "osteolytic lesion"
         rest[whole:end] = " " * (end - whole)
-    text = "".join(rest)
-    for pattern in DESCRIBED:
-        text = pattern.sub(" ", text)
+    text = undescribed("".join(rest))
     words = [w for w in re.findall(r"[^\W\d_][\w'-]*", text.lower()) if w not in _anatomy()]
     stray = [w for w in words if not (_KNOWN.fullmatch(w) or NEUTRAL.fullmatch(w) or _parts_known(w))]
     return tuple(w for w in dict.fromkeys([*judged, *stray]) if w not in taught)

@@ -230,10 +230,14 @@ def _understood(clause: str, mentions: list[Mention], offset: int) -> bool:
     rest = list(clause)
     for mention in mentions:
         rest[max(0, mention.start - offset) : mention.end - offset] = " " * (mention.end - max(offset, mention.start))
-    text = "".join(rest)
+    return all(NEUTRAL.fullmatch(word) for word in re.findall(r"[\w-]+", undescribed("".join(rest))))
+
+
+def undescribed(text: str) -> str:
+    """The text without the words that describe a thing in a known way."""
     for pattern in DESCRIBED:
         text = pattern.sub(" ", text)
-    return all(NEUTRAL.fullmatch(word) for word in re.findall(r"[\w-]+", text))
+    return text
 
 
 def _clear_organs(sentence: str) -> list[Claim]:

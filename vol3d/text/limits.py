@@ -11,6 +11,7 @@ from typing import Literal
 
 from vol3d.text.figures import Figure, figure_in
 from vol3d.text.questions import RELATIVE_TOLERANCE
+from vol3d.text.statements import COUNTS
 
 Relation = Literal["more", "less", "at least", "at most", "exactly", "about", "between"]
 
@@ -62,10 +63,7 @@ _AFTER = re.compile(
     rf"\s*(?:\b(?:in|along|on|at)\s(?:(?:the|its|their)\s)?{FIGURE}|\b{FIGURE}|\b(?:long|large|big|small|across))?",
     re.I,
 )
-_WORDS = {
-    "a single": 1, "single": 1, "solitary": 1, "one": 1, "a couple of": 2, "a pair of": 2, "two": 2, "three": 3,
-    "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
-}  # fmt: skip
+_WORDS = {"a single": 1, "a couple of": 2, "a pair of": 2, **COUNTS}
 _COUNT = re.compile(
     rf"(?<![\w-])(?:(?P<relation>{_RELATION})\s*)?(?<![\w.,-])(?P<number>{'|'.join(_WORDS)}|\d{{1,3}})(?P<suffix>{_SUFFIX})?\s"
     rf"(?=(?:(?!in\b|on\b|of\b)[\w-]+\s){{0,4}}?{THING}\b)",

@@ -57,11 +57,11 @@ _OPINION = re.compile(
 )
 """What a reader concludes from a thing; no mask shows it."""
 _SEVERAL = re.compile(r"\b(?:multiple|several|numerous|many|both|bilateral\w*|all|scattered|various|few)\b", re.I)
-_COUNTS = {
+COUNTS = {
     "single": 1, "solitary": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
     "nine": 9, "ten": 10,
 }  # fmt: skip
-_COUNT = re.compile(rf"\b({'|'.join(_COUNTS)})\b(?! (?:of|side))", re.I)
+_COUNT = re.compile(rf"\b({'|'.join(COUNTS)})\b(?! (?:of|side))", re.I)
 _NAMES_WITH_DIGITS = re.compile(
     r"\b[CTLS]\d{1,2}(?:\s*[-/]\s*[CTLS]?\d{1,2})?\b|\bsegments?\s+\d\w*(?:\s*(?:/|and|,)\s*\d\w*)*|"
     r"\b(?:18-?F|F-?18|68-?Ga|Ga-?68)\b|\bstations?\s+\d{1,2}[RL]?\b|\b\d{1,2}[RL]\b",
@@ -75,7 +75,7 @@ _GRADE = re.compile(
 _TEENS = "eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen|dozens?|hundreds?"
 _TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
 _IN_WORDS = re.compile(
-    rf"\b(?:{_TEENS}|(?:{_TENS})(?:-\w+)?)\b|\b(?:{'|'.join(_COUNTS)}|half a|a)[\s-]+"
+    rf"\b(?:{_TEENS}|(?:{_TENS})(?:-\w+)?)\b|\b(?:{'|'.join(COUNTS)}|half a|a)[\s-]+"
     r"(?:mm|cm|ml|millimet\w+|centimet\w+|millilit\w+)\b",
     re.I,
 )
@@ -165,7 +165,7 @@ def _statement(part: str, place: str) -> Statement:
     families = families_in(part)
     if said - {"absent"}:
         number = _COUNT.search(part)
-        count = _COUNTS[number[1].lower()] if number else None
+        count = COUNTS[number[1].lower()] if number else None
         several = (count or 1) > 1 or bool(_SEVERAL.search(lower)) or any(_plural(lower[a:b]) for a, b in spans)
         phrase = _placed(grounding_phrase(part), place)
         return Statement(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from vol3d.text.claims import DESCRIBED, NEUTRAL
+from vol3d.text.claims import DESCRIBED, NEUTRAL, undescribed
 from vol3d.text.labeler import find_mentions
 from vol3d.text.reports import organs_in
 from vol3d.text.slots import SLOT
@@ -76,10 +76,7 @@ def stray_words(text: str) -> tuple[str, ...]:
     for a, b in _items(text):
         if any(a <= start < b for start, _ in things):
             continue
-        item = "".join(blank[a:b])
-        for pattern in DESCRIBED:
-            item = pattern.sub(" ", item)
-        words = re.findall(r"[A-Za-z][\w-]*", item)
+        words = re.findall(r"[A-Za-z][\w-]*", undescribed("".join(blank[a:b])))
         out += [w for w in words if not (NEUTRAL.fullmatch(w) or _MEASURED.fullmatch(w))]
     return tuple(dict.fromkeys(out))
 

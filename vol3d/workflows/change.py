@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import nibabel as nib
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from vol3d.boxes import bounding_box
 from vol3d.cache import Entry
 from vol3d.errors import Vol3dError
-from vol3d.export.nifti import read_array, write_nifti
+from vol3d.export.nifti import read_array, read_grid, write_nifti
 from vol3d.geometry import Grid
 from vol3d.types import Array, Modality
 from vol3d.volume import Volume
@@ -90,7 +89,7 @@ class StudyLesions:
             raise ChangeError(
                 f"expected the mask of {lesion.phrase!r} at {path}, found nothing; report that study again"
             )
-        whole = Volume(read_array(path), grid_of(path), "mask")
+        whole = Volume(read_array(path), read_grid(path), "mask")
         box = bounding_box(whole.array_ZYX)
         return whole.crop(*box) if box else whole
 
@@ -143,7 +142,7 @@ def read_references(folder: Path) -> dict[str, Volume]:
     for image in ("ct", "pet"):
         path = folder / MASKS / f"reference-{image}.nii.gz"
         if path.is_file():
-            found[image] = Volume(read_array(path), grid_of(path), _modality(image))
+            found[image] = Volume(read_array(path), read_grid(path), _modality(image))
     if not found:
         raise ChangeError(f"expected {MASKS}/reference-ct.nii.gz or reference-pet.nii.gz in {folder}, found neither; "
                           f"report the prior study again")  # fmt: skip
@@ -227,13 +226,6 @@ def match(
         [lesion for i, lesion in enumerate(now) if i not in {a for a, _ in taken}],
         [lesion for j, lesion in enumerate(old) if j not in {b for _, b in taken}],
     )
-
-
-def grid_of(path: Path) -> Grid:
-    """Of a NIfTI file that we wrote."""
-    image = nib.Nifti1Image.from_filename(path)
-    x, y, z = image.shape[:3]
-    return Grid.from_xyz((x, y, z), image.affine)
 
 
 def _row(change: Change, now: Lesion | None, before: Lesion | None) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def prepare(
             f"the whole archive; run 'vol3d intake FOLDER --out DIR' once, then preprocess DIR/manifest.jsonl"
         )
     if source == "dicom_tree":
-        private = _intake_folder(Path(out))
+        private = intake_folder(Path(out))
         manifest = intake(manifest, private, rules=rules, workers=workers)
         Path(out).mkdir(parents=True, exist_ok=True)
         write_whole(Path(out) / "intake.jsonl", (private / "report.jsonl").read_bytes())
@@ -94,7 +94,8 @@ def prepare(
     )
 
 
-def _intake_folder(out: Path) -> Path:
+def intake_folder(out: Path) -> Path:
+    """Beside a cache: rows of a source that may name people or dates."""
     return out.with_name(f"{out.name}.intake")
 
 
@@ -102,7 +103,7 @@ def _manifest_folder(out: Path, private: bool) -> Path:
     """The cache; or, for rows that may name people, a folder beside it for the owner alone."""
     if not private:
         return out
-    beside = _intake_folder(out)
+    beside = intake_folder(out)
     beside.mkdir(parents=True, exist_ok=True)
     beside.chmod(0o700)
     return beside

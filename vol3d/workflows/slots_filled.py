@@ -46,15 +46,6 @@ class CannotFill(Exception):  # noqa: N818
     """Why a slot has no value; caught where sentences are judged, never shown as an error."""
 
 
-def fill_measured(template: str, measured: Sequence[Measurement], several: bool) -> str:
-    """`filled`, the text alone.
-
-    Raises:
-        CannotFill: a slot stands for something that was not or cannot be measured.
-    """
-    return filled(template, measured, several).text
-
-
 def filled(template: str, measured: Sequence[Measurement], several: bool, *, apart: bool = False) -> Filled:
     """The sentence with its numbers; slots are those of this sentence, counted from 1 for each kind.
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from vol3d.cache import Cache, Entry
 from vol3d.checkpoint import RECORD, find_model_folder
 from vol3d.errors import CheckpointError
-from vol3d.files import write_whole
+from vol3d.files import write_json
 from vol3d.train.start import FILE as STARTED
 from vol3d.workflows.leakage import NAMED, LeakageError
 
@@ -85,7 +85,7 @@ def note(folder: Path, seen: Sequence[Seen]) -> None:
     record = json.loads((folder / RECORD).read_text())
     if KEY not in record:
         record[KEY] = [asdict(s) for s in seen]
-        write_whole(folder / RECORD, json.dumps(record, indent=1) + "\n")
+        write_json(folder / RECORD, record)
 
 
 def inherited(run: Path) -> list[Seen]:

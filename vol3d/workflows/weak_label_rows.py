@@ -13,6 +13,7 @@ from vol3d.cache import Entry
 from vol3d.errors import ManifestError
 from vol3d.export.nifti import write_if_other
 from vol3d.types import Array
+from vol3d.workflows.prepare import intake_folder
 
 _KEPT = ("absent", "labels", "findings", "report", "prior", "qa", "meta", "split")
 
@@ -33,7 +34,7 @@ def source_manifest(cache: Path, manifest: Path | None) -> Path | None:
 
 def private_manifest(cache: Path) -> Path:
     """Where `preprocess --source` keeps rows that may name people or dates."""
-    return cache.absolute().with_name(f"{cache.absolute().name}.intake") / "manifest.jsonl"
+    return intake_folder(cache.absolute()) / "manifest.jsonl"
 
 
 def source_rows(path: Path | None) -> dict[str, dict[str, Any]] | None:
