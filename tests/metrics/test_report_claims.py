@@ -4,11 +4,8 @@ from vol3d.metrics.report_claims import (
     LESION,
     OUTSIDE,
     claims_of,
-    density_of,
     is_lesion,
     report_text,
-    size_of,
-    uptake_of,
 )
 
 
@@ -55,31 +52,6 @@ def test_each_lesion_keeps_its_own_words():
     first, second = claims_of("Two nodules in the left lung, 8 mm and 0.5 cm.")
     assert (first.diameter_mm, second.diameter_mm) == (8.0, 5.0)
     assert claims_of("Mass in the liver of 5.5 x 4.2 cm (ct slice 31, z = 12.0 mm).")[0].diameter_mm == 55.0
-
-
-@pytest.mark.parametrize(
-    ("text", "uptake"),
-    [
-        ("hypermetabolic nodule", "avid"), ("lesion with increased FDG uptake", "avid"), ("FDG-avid lesion", "avid"),
-        ("a lesion that shows no increased uptake", "non-avid"), ("non-avid nodule", "non-avid"),
-        ("lesion without FDG uptake", "non-avid"), ("nodule, not FDG-avid", "non-avid"), ("solid nodule", None),
-        ("metabolically inactive lesion", "non-avid"),
-    ],
-)  # fmt: skip
-def test_uptake_is_read_with_its_denial(text: str, uptake: str | None):
-    assert uptake_of(text) == uptake
-
-
-@pytest.mark.parametrize(
-    ("text", "density", "size"),
-    [
-        ("a soft-tissue density nodule", "solid", None), ("small non-calcified nodule", None, "small"),
-        ("tiny subsolid nodule", "part-solid", "small"), ("moderate-sized osteolytic lesion", "lytic", "medium"),
-        ("enlarged node at the small bowel", None, None), ("large low-attenuation lesion", "hypodense", "large"),
-    ],
-)  # fmt: skip
-def test_density_and_size_words(text: str, density: str | None, size: str | None):
-    assert (density_of(text), size_of(text)) == (density, size)
 
 
 def test_a_denial_of_one_sort_denies_no_other():

@@ -30,8 +30,8 @@ class Yes:
     def write_report(self, entry, context):
         return []
 
-    def write_answer(self, entry, question, context):
-        return "yes"
+    def write_answers(self, entry, questions, context):
+        return ["yes"] * len(questions)
 
 
 @pytest.fixture(scope="module", name="ask")

@@ -89,9 +89,9 @@ def test_the_true_report_holds_and_nothing_else_is_printed(ask, study_id):
 
 
 LIES = [
-    ("liver", "There is a <size_1> calcified lesion in the liver.", "not supported", "absent"),
+    ("liver", "There is a <size_1> calcified lesion in the liver.", "contradicted", "found is hyp"),
     ("lungs", "Solid nodule in the left lung.", "not supported", "absent"),
-    ("spine", "Lytic focal lesion in the spine without FDG uptake.", "not supported", "absent"),
+    ("spine", "Lytic focal lesion in the spine without FDG uptake.", "contradicted", "found is "),
     ("spine", "No focal lesion of the imaged spine.", "contradicted", "found: bone lesion"),
     ("liver", "Homogeneous liver without focal lesion.", "contradicted", "found: liver lesion"),
     ("liver", "No FDG-avid lesion in the liver.", "contradicted", "found"),
@@ -346,8 +346,8 @@ class Parrot:
     def write_report(self, entry, context):
         return self.drafts
 
-    def write_answer(self, entry, question, context):
-        return self.answer
+    def write_answers(self, entry, questions, context):
+        return [self.answer] * len(questions)
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,8 @@ def test_a_writer_of_lies_gets_nothing_printed(tiny, tmp_path):
                 Draft("technique", "Contrast was given."),
             ]
 
-        def write_answer(self, entry, question, context):
-            return "12 mm"
+        def write_answers(self, entry, questions, context):
+            return ["12 mm"] * len(questions)
 
     checkpoint = load_checkpoint(tiny.run)
     row = studies_in(tiny.manifest)[0]

@@ -13,6 +13,7 @@ from typing import Literal
 
 from vol3d.text.assertion import status_of, unit_at
 from vol3d.text.labeler import find_mentions
+from vol3d.text.looks import Uptake, density_of, size_of, uptake_of
 from vol3d.text.mentions import laterality, quantities
 from vol3d.text.organs import SIDES, Side
 from vol3d.text.reports import Placed, organ_at, organs_in, place
@@ -21,8 +22,6 @@ LESION = "lesion"
 """Kind of every focal lesion: nodule, mass, enlarged node, metastasis. Other kinds are findings of the vocabulary."""
 OUTSIDE = "not in the field of view"
 """Kind of a statement that a place was not imaged."""
-
-Uptake = Literal["avid", "non-avid"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,51 +84,6 @@ _COUNT = re.compile(
     rf"\b(?P<n>{'|'.join(_NUMBERS)}|\d{{1,2}})(?! ?(?:mm|cm|ml)\b)\s+(?:[a-z][\w-]*\s+){{0,5}}?(?:{_NOUN.pattern})"
 )
 
-_UPTAKES: tuple[tuple[Uptake, re.Pattern[str]], ...] = (
-    ("non-avid", re.compile(
-        r"\bnon-?(?:fdg-|tracer-)?avid\b|\bnot (?:fdg-|tracer-)?avid\b|metabolically inactive|\bhypometabolic\b|"
-        r"\bnon-?metabolic\b|"
-        r"\b(?:without|no|lacks?|absent)(?: \w+){0,2}? ?(?:fdg|tracer|metabolic|increased|pathologic\w*)?"
-        r"(?: \w+)? ?(?:uptake|avidity|hypermetabolism|metabolic activity)\b"
-    )),
-    ("avid", re.compile(
-        r"\bavid\b|\b(?:fdg|tracer)-avid\b|hypermetaboli\w+|metabolically active|"
-        r"\b(?:increased|intense|high|marked|moderate|strong|elevated|abnormal|patholog\w+|showing|with)"
-        r"(?: \w+){0,2} uptake\b|\buptake of\b"
-    )),
-)  # fmt: skip
-_DENSITIES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (name, re.compile(rf"(?<!non-)(?<!not )\b(?:{words})\b"))
-    for name, words in {
-        "part-solid": r"part(?:ly|ially)?[- ]solid|sub-?solid|semi-?solid", "ground-glass": r"ground[- ]glass",
-        "calcified": r"calcified", "hypodense": r"hypodense|hypoattenuating|low[- ](?:attenuation|density)",
-        "hyperdense": r"hyperdense|hyperattenuating|high[- ](?:attenuation|density)",
-        "isodense": r"isodense|isoattenuating", "lytic": r"(?:osteo)?lytic",
-        "sclerotic": r"(?:osteo)?sclerotic|osteoblastic|blastic", "solid": r"(?<!-)solid|soft[- ]tissue density",
-    }.items()
-)  # fmt: skip
-_SIZES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("small", re.compile(r"\b(?:small|tiny|minute|millimetric)\b(?! (?:bowel|intestin))")),
-    ("medium", re.compile(r"\b(?:medium|moderate|intermediate)[- ]size")),
-    ("large", re.compile(r"\b(?:large|huge|big|bulky|giant)\b(?! (?:bowel|intestin|vessel))")),
-)
-
-
-def density_of(text: str) -> str | None:
-    """The one density that a text names; None if it names none."""
-    return _first(_DENSITIES, text.lower())
-
-
-def size_of(text: str) -> str | None:
-    """small, medium or large; None if no such word stands there."""
-    return _first(_SIZES, text.lower())
-
-
-def uptake_of(text: str) -> Uptake | None:
-    """Whether a text calls a lesion avid, or says that it is not."""
-    lower = text.lower()
-    return next((name for name, pattern in _UPTAKES if pattern.search(lower)), None)
-
 
 def is_lesion(text: str) -> bool:
     """Whether words name a focal lesion."""
@@ -166,11 +120,6 @@ def report_text(report: Mapping[str, str]) -> str:
 def _lesion_label(name: str) -> bool:
     endings = ("_lesion", "_nodule", "_mass", "_metastasis", "_cyst", "lymphadenopathy", "lymph_nodes")
     return name.startswith("fdg_avid_") or name.endswith(endings)
-
-
-def _first(table: tuple[tuple[str, re.Pattern[str]], ...], lower: str) -> str | None:
-    found = [(m.start(), name) for name, pattern in table if (m := pattern.search(lower))]
-    return min(found)[1] if found else None
 
 
 def _of_sentence(placed: Placed) -> Iterator[Claim]:

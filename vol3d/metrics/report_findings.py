@@ -27,14 +27,13 @@ from vol3d.metrics.report_claims import (
     LESION,
     Claim,
     claims_of,
-    density_of,
     is_lesion,
     organ_key,
     organ_named,
-    size_of,
 )
 from vol3d.metrics.report_match import Counts, SizeTolerance, Truth, match_lesions, merged, same_thing
 from vol3d.text import find_mentions, label_findings
+from vol3d.text.looks import density_of, size_of
 from vol3d.types import Array
 
 Level = Literal["place", "place_uptake", "lesion", "denied", "labels"]

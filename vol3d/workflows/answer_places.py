@@ -12,7 +12,8 @@ from vol3d.text.reports import organs_in, sentences
 from vol3d.text.things import families_in
 from vol3d.workflows.answer_types import Answer, unchecked
 from vol3d.workflows.drafts import Context, Draft
-from vol3d.workflows.evidence import Evidence, Part, shared_voxels
+from vol3d.workflows.evidence import Evidence, Part
+from vol3d.workflows.found import LEAST_SHARE, place_of
 from vol3d.workflows.ground import ground
 from vol3d.workflows.known import NEIGHBOURS, OPEN_ENDED, Known
 from vol3d.workflows.lesions import Lesions
@@ -20,8 +21,6 @@ from vol3d.workflows.template_writer import TemplateWriter, title
 
 NO_SUCH = "There is no such lesion."
 OUT_OF_VIEW = "It is not in the field of view."
-LEAST_SHARE = 0.3
-"""Of a thing that must lie in an organ for the organ to be named."""
 
 
 class Places:
@@ -86,15 +85,9 @@ class Places:
     def located(self, out: Answer, part: Part) -> Answer:
         """By overlap with what was found under the trained phrases that name an organ, then with the organs' masks."""
         evidence = self.evidence
-        shares = [
-            (shared_voxels(part, other) / part.voxels, thing.side in SIDES, thing.organ)
-            for thing in self.known.plain
-            if thing.organ is not None
-            for other in evidence.parts(thing.phrase, thing.side)
-        ]
-        overlap, _, organ = max(shares, default=(0.0, False, ""))
-        text = self._named(organ, evidence.side_of(part), out.kind)
-        if overlap < LEAST_SHARE:
+        overlap, organ = place_of(part, self.known, evidence)
+        text = "" if organ is None else self._named(organ, evidence.side_of(part), out.kind)
+        if organ is None:
             where = tuple(slice(a, b) for a, b in zip(part.start, part.stop, strict=True))
             seen = [site for site in self.known.sites.values() if evidence.likely(site)]
             within = [(float(evidence.mask(site)[where][part.member_ZYX].mean()), site) for site in seen]

@@ -20,6 +20,7 @@ from vol3d.workflows.answer_types import Answer, CannotAnswer, CannotMeasure, re
 from vol3d.workflows.drafts import Context, Writer
 from vol3d.workflows.evidence import Evidence, body_sides
 from vol3d.workflows.lesions import Lesion, Lesions
+from vol3d.workflows.looks import plain_phrase, sort_parts
 from vol3d.workflows.report import Reporter
 from vol3d.workflows.template_writer import TemplateWriter
 
@@ -41,13 +42,16 @@ class Answerer:
     def __call__(self, questions: Sequence[str], context: Context) -> list[Answer]:
         """All answers, after one pass over the study for everything they ask about."""
         phrases = [p for q in questions if (p := self._about(q))]
+        phrases += [p for phrase in phrases if (p := plain_phrase(phrase))]
         places = [p for phrase in phrases for p in self.places.of(phrase) or []]
         self.evidence.ask([*phrases, *places, *(t.phrase for t in self.known.plain), *self.known.sites.values()])
-        return [self._answer(q, context) for q in questions]
+        drafts: Sequence[str | None] = [None] * len(questions)
+        if self.writer is not None:
+            drafts = self.writer.write_answers(self.entry, questions, context)
+        return [self._answer(question, drafted) for question, drafted in zip(questions, drafts, strict=True)]
 
-    def _answer(self, question: str, context: Context) -> Answer:
+    def _answer(self, question: str, drafted: str | None) -> Answer:
         kind, phrase, asked = question_kind(question), self._about(question), numbers_asked(question)
-        drafted = self.writer.write_answer(self.entry, question, context) if self.writer is not None else None
         blank = Answer(question=question, kind=kind, phrase=phrase, text="", source="none", drafted=drafted)
         if kind == "modality":
             text = "/".join(image.upper() for image in ("pet", "ct") if image in self.entry.images)
@@ -88,8 +92,10 @@ class Answerer:
         return structure is not None and structure.name in self.known.sites
 
     def _measured(self, blank: Answer, phrase: str, asked: NumbersAsked) -> Answer:
-        blank = replace(blank, probability=round(self.evidence.probability(phrase), 6))
         numbers = self._numbers(phrase)
+        plain = plain_phrase(phrase)
+        asked_for = plain if plain and numbers and not self.evidence.likely(phrase) else phrase
+        blank = replace(blank, probability=round(self.evidence.probability(asked_for), 6))
         found = tuple(lesion for n in numbers if (lesion := self.lesions.lesion(n)) is not None)
         try:
             kept = keeping(found, asked.limits) if blank.kind != "yes_no" else found
@@ -100,16 +106,16 @@ class Answerer:
                 return self.places.absent(replace(blank, reason=reason), phrase, inverted=inverted, count_holds=count)
             if asked.rank is not None and blank.kind in ("side", "location", "organ"):
                 kept = (ranked(kept, asked),)
-            return self._present(replace(blank, lesions=kept, source="segmentation"), asked, numbers)
+            return self._present(replace(blank, lesions=kept, source="segmentation"), asked)
         except CannotAnswer as why:
             return refused(blank, why)
 
     def _numbers(self, phrase: str) -> list[int]:
-        """Numbers of the things that a phrase finds, largest first."""
-        parts = self.evidence.parts(phrase, body_sides(phrase))
+        """Numbers of the things that a phrase finds and that look as it says, largest first."""
+        parts = sort_parts(phrase, body_sides(phrase), self.evidence, self.known).fitting
         return [n for n in dict.fromkeys(self.lesions.number_of(p) for p in parts) if self.lesions.lesion(n)]
 
-    def _present(self, out: Answer, asked: NumbersAsked, numbers: list[int]) -> Answer:
+    def _present(self, out: Answer, asked: NumbersAsked) -> Answer:
         found = out.lesions
         match out.kind:
             case "yes_no":
@@ -123,8 +129,7 @@ class Answerer:
             case "size":
                 return figure_answer(out, asked, structure=not families_in(out.phrase or ""))
             case "location" | "organ":
-                number = next(n for n in numbers if self.lesions.lesion(n) == found[0])
-                return self.places.located(replace(out, lesions=found[:1]), self.lesions.part(number))
+                return self.places.located(replace(out, lesions=found[:1]), self.lesions.part_of(found[0]))
         return unchecked(out, "no rule for a question of this kind")
 
     def _yes_no(self, out: Answer, asked: NumbersAsked) -> Answer:

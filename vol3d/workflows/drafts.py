@@ -7,6 +7,7 @@ decides what may be printed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -51,6 +52,6 @@ class Writer(Protocol):
         """Sentences in the order in which they are to be printed, those of ``impression`` last."""
         ...
 
-    def write_answer(self, entry: Entry, question: str, context: Context) -> str:
-        """An answer template: "yes", "left", "<size_1>", "SUVmax <suv_max_1>", "There is no such lesion."."""
+    def write_answers(self, entry: Entry, questions: Sequence[str], context: Context) -> list[str]:
+        """Answer templates: "yes", "left", "<size_1>", "SUVmax <suv_max_1>", "There is no such lesion."."""
         ...

@@ -14,7 +14,8 @@ from vol3d.errors import CacheError
 from vol3d.files import write_json
 from vol3d.metrics.bootstrap import bootstrap_interval
 from vol3d.metrics.probes import QuestionAnswer, QuestionTable, score_questions
-from vol3d.metrics.report_claims import density_of, organ_key, size_of, uptake_of
+from vol3d.metrics.report_claims import organ_key
+from vol3d.text.looks import density_of, size_of, uptake_of
 from vol3d.text.organs import side_of
 from vol3d.text.questions import KINDS, question_kind, score_answer
 from vol3d.text.reports import organs_in

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from vol3d.appearance import Appearance
 from vol3d.boxes import bounding_box
 from vol3d.cache import Entry
 from vol3d.checkpoint import Calibration
@@ -61,6 +62,8 @@ class Evidence:
         self._ask = ask
         self._answers: dict[str, tuple[Array, float]] = {}
         self._parts: dict[str, list[Part]] = {}
+        self.appearances: dict[Part, Appearance] = {}
+        """Filled by `vol3d.workflows.looks`."""
 
     def ask(self, phrases: Iterable[str]) -> None:
         """One pass over the study for all of them that are new."""

@@ -12,6 +12,9 @@ from vol3d.workflows.known import Known, Thing
 TOUCHING = 0.05
 """Share of the smaller one from which on a part found without naming a place belongs to one that was found by place."""
 
+LEAST_SHARE = 0.3
+"""Of a thing that must lie in an organ for the organ to be named."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -47,3 +50,15 @@ def things_found(known: Known, evidence: Evidence) -> list[Found]:
 def overlaps(part: Part, others: list[Part], share: float = SAME_THING) -> bool:
     """Whether it shares that much of the smaller one with any of them."""
     return any(shared_voxels(part, other) >= share * min(part.voxels, other.voxels) for other in others)
+
+
+def place_of(part: Part, known: Known, evidence: Evidence) -> tuple[float, str | None]:
+    """How much of a part the trained phrases of one organ found, and that organ, sided phrases first; 0, None: none."""
+    shares = [
+        (shared_voxels(part, other) / part.voxels, thing.side in SIDES, thing.organ)
+        for thing in known.plain
+        if thing.organ is not None
+        for other in evidence.parts(thing.phrase, thing.side)
+    ]
+    overlap, _, organ = max(shares, default=(0.0, False, ""))
+    return (overlap, organ) if overlap >= LEAST_SHARE else (0.0, None)

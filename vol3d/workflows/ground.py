@@ -21,9 +21,10 @@ from vol3d.text.statements import Statement, loose_numbers, statements_of
 from vol3d.text.things import families_in
 from vol3d.text.uptake import needs_pet
 from vol3d.workflows.drafts import Draft
-from vol3d.workflows.evidence import Evidence, body_sides
+from vol3d.workflows.evidence import Evidence, Part, body_sides
 from vol3d.workflows.known import NEIGHBOURS, OPEN_ENDED, SIDED, Known
 from vol3d.workflows.lesions import Lesion, Lesions
+from vol3d.workflows.looks import appearance_of, plain_phrase, sort_parts
 from vol3d.workflows.slots_filled import CannotFill, Number, counted_anew, filled, shown, without_numbers
 
 Status = Literal["supported", "not supported", "contradicted", "cannot be checked"]
@@ -89,7 +90,8 @@ def _statements(draft: Draft, known: Known) -> tuple[Statement, ...]:
 def _asked(draft: Draft, statement: Statement, known: Known) -> list[str]:
     """Every phrase that judging the statement may need."""
     places = known.places(draft.sentence, statement.organs, statement.side) or []
-    return [*places, *_phrases(draft, statement, known), *([statement.phrase] if statement.phrase else [])]
+    stated = [p for p in (statement.phrase, plain_phrase(statement.phrase)) if p]
+    return [*places, *_phrases(draft, statement, known), *stated]
 
 
 def _phrases(draft: Draft, statement: Statement, known: Known) -> list[str]:
@@ -141,7 +143,11 @@ def _present(
         return _Verdict("cannot be checked", "the checkpoint was not trained on anything of the kind in this place")
     probability = evidence.probability(phrase)
     verdict = _Verdict("not supported", "", probability, (phrase,), several=statement.several)
-    parts = evidence.parts(phrase)
+    found = sort_parts(phrase, None, evidence, known)
+    parts = found.fitting
+    if not parts and found.other:
+        verdict.status, verdict.reason = "contradicted", _otherwise(found.other[0], evidence, known)
+        return verdict
     if not parts:
         verdict.reason = (
             f"absent with probability {1 - probability:.2f}" if not evidence.likely(phrase) else "its mask is empty"
@@ -162,7 +168,7 @@ def _present(
     if side == "bilateral" and len(sides) < 2:
         verdict.status, verdict.reason = "contradicted", f"its mask lies on the {'/'.join(sides)} side only"
         return verdict
-    chosen = evidence.parts(phrase, side)
+    chosen = [p for p in parts if side not in SIDES or evidence.side_of(p) == side]
     if draft.at_mm is not None:
         meant = np.array(draft.at_mm)
         chosen = sorted(chosen, key=lambda p: float(np.linalg.norm(np.array(p.centroid_mm) - meant)))[:1]
@@ -178,6 +184,19 @@ def _present(
     return verdict
 
 
+def _otherwise(part: Part, evidence: Evidence, known: Known) -> str:
+    """What a thing looks like that was said to look otherwise."""
+    looks = appearance_of(part, evidence, known)
+    told = []
+    if looks.densities:
+        beside = "" if looks.around_hu is None else f", {looks.around_hu:.0f} HU around it"
+        told.append(f"{looks.densities[0]} ({looks.hu:.0f} HU{beside})")
+    if looks.uptake:
+        beside = "" if looks.around_suv is None else f", {looks.around_suv:.1f} around it"
+        told.append(f"{looks.uptake} (SUV {looks.suv:.1f}{beside})")
+    return f"what was found is {' and '.join(told)}"
+
+
 def _absent(draft: Draft, statement: Statement, evidence: Evidence, known: Known, places: list[str] | None) -> _Verdict:
     phrases = _phrases(draft, statement, known)
     if not phrases:
@@ -185,7 +204,7 @@ def _absent(draft: Draft, statement: Statement, evidence: Evidence, known: Known
     found = [p for p in phrases if evidence.present(p, statement.side)]
     probability = 1 - max(evidence.probability(p) for p in phrases)
     asked = tuple(phrases)
-    if found and statement.phrase and not evidence.present(statement.phrase, statement.side):
+    if found and statement.phrase and not sort_parts(statement.phrase, statement.side, evidence, known).fitting:
         found, asked = [], (*asked, statement.phrase)  # something is there, but not what is denied
         probability = 1 - evidence.probability(statement.phrase)
     if found:

@@ -76,6 +76,10 @@ class Lesions:
         """The part that stands for it."""
         return self._parts[number]
 
+    def part_of(self, lesion: Lesion) -> Part:
+        """The part that an exported thing was made from."""
+        return next(self._parts[number] for number, done in self._done.items() if done is lesion)
+
     def lesion(self, number: int) -> Lesion | None:
         """Exported and measured on first use; None if it vanishes on the source grid, being smaller than a voxel."""
         if number not in self._done:

@@ -125,12 +125,8 @@ class ReaderWriter:
         texts = self._write([prompt for _, prompt, _ in wanted], context, seen, rows)
         return [Draft(s, t, p) for (s, _, _), (text, p) in zip(wanted, texts, strict=True) for t in sentences(text)]
 
-    def write_answer(self, entry: Entry, question: str, context: Context) -> str:
-        """One answer."""
-        return self.write_answers(entry, [question], context)[0]
-
     def write_answers(self, entry: Entry, questions: Sequence[str], context: Context) -> list[str]:
-        """Several, in one go."""
+        """All in one go, after one look at the study."""
         seen = self.see(entry, questions)
         rows = [rows_about(seen, q, asked_about(q), self.probes) for q in questions]
         return [text for text, _ in self._write([question_prompt(q) for q in questions], context, seen, rows)]

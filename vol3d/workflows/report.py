@@ -22,6 +22,7 @@ from vol3d.workflows.ground import IMPRESSION, Grounded, ground
 from vol3d.workflows.inputs import studies_in
 from vol3d.workflows.known import Known
 from vol3d.workflows.lesions import Lesions
+from vol3d.workflows.looks import appearance_of
 from vol3d.workflows.prior import open_prior, patient_of
 from vol3d.workflows.reading import writer_of
 from vol3d.workflows.records import RECORD, text_of_report
@@ -150,7 +151,13 @@ class Reporter:
             "technique": technique(entry, row),
             "sentences": [_sentence(g) for g in told],
             "lesions": [
-                {**f.record(), "mentioned": f.id in mentioned, "comparable": f.id in same} for f in lesions.exported()
+                {
+                    **f.record(),
+                    "appearance": asdict(appearance_of(lesions.part_of(f), evidence, self.known)),
+                    "mentioned": f.id in mentioned,
+                    "comparable": f.id in same,
+                }
+                for f in lesions.exported()
             ],
             "units": UNITS,
             "change": None,

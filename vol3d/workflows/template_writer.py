@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vol3d.appearance import Appearance
 from vol3d.cache import Entry
+from vol3d.text.looks import density_of, uptake_of
 from vol3d.text.organs import SIDES
 from vol3d.text.statements import SideWord
 from vol3d.workflows.drafts import Context, Draft
@@ -16,6 +18,7 @@ from vol3d.workflows.evidence import Evidence, Evidences
 from vol3d.workflows.found import Found, things_found
 from vol3d.workflows.ground import IMPRESSION
 from vol3d.workflows.known import WITNESSES, Known
+from vol3d.workflows.looks import appearance_of
 
 _TITLES = {"lung": "lungs", "kidney": "kidneys", "bone": "bones", "soft_tissue": "soft tissues", "adrenal": "adrenals"}
 
@@ -43,20 +46,21 @@ class TemplateWriter:
         drafts: list[Draft] = []
         for organ in organs:
             here = [f for f in found if f.thing.organ == organ]
-            drafts += [self._told(f, entry, title(organ)) for f in here]
+            drafts += [self._told(f, evidence, title(organ)) for f in here]
             if organ is not None or len(organs) == 1:
                 drafts += self._rest(organ, {f.thing.side for f in here}, evidence)
         return drafts + self._impression(found, entry)
 
-    def write_answer(self, entry: Entry, question: str, context: Context) -> str:
+    def write_answers(self, entry: Entry, questions: Sequence[str], context: Context) -> list[str]:
         """Nothing: what rules and measurement can answer is answered without a writer (`vol3d.workflows.answer`)."""
-        return ""
+        return [""] * len(questions)
 
-    def _told(self, found: Found, entry: Entry, section: str) -> Draft:
+    def _told(self, found: Found, evidence: Evidence, section: str) -> Draft:
+        entry, looks = evidence.entry, appearance_of(found.part, evidence, self.known)
         series = "ct" if "ct" in entry.images else "pet"
         uptake = ", SUVmax <suv_max_1>" if "pet" in entry.images else ""
         sentence = (
-            f"{_capital(found.thing.phrase)}, longest diameter <size_1>, volume <volume_1>{uptake} "
+            f"{_capital(described(found.thing.phrase, looks))}, longest diameter <size_1>, volume <volume_1>{uptake} "
             f"(largest on {series} slice <slice_1>, z = <z_1>)."
         )
         phrases = (found.thing.phrase,)
@@ -115,6 +119,12 @@ def impression_of(phrase: str, with_pet: bool, at_mm: tuple[float, float, float]
     """One line of an impression about the thing there."""
     uptake = ", SUVmax <suv_max_1>" if with_pet else ""
     return Draft(IMPRESSION, f"{_capital(phrase)}, <size_1>{uptake}.", claim="present", phrases=(phrase,), at_mm=at_mm)
+
+
+def described(phrase: str, looks: Appearance) -> str:
+    """The phrase with words for what was measured, where it has none: "avid hypodense lesion in the liver"."""
+    words = [looks.uptake if uptake_of(phrase) is None else None, looks.density if density_of(phrase) is None else None]
+    return " ".join([*(w for w in words if w), phrase])
 
 
 def title(organ: str | None) -> str:

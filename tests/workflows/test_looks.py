@@ -1,0 +1,103 @@
+"""Density and uptake measured in phantoms; a model that hears no such words still answers with the right thing."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from preprocessing.build_cache import preprocess
+from preprocessing.phantom import PhantomOptions, write_phantoms
+from vol3d.cache import Cache
+from vol3d.checkpoint import Calibration
+from vol3d.text.looks import plain_of
+from vol3d.workflows.evidence import Evidences
+from vol3d.workflows.known import Known
+from vol3d.workflows.looks import appearance_of, plain_phrase, sort_parts
+from vol3d.workflows.prepare import load_recipe
+
+_spec = importlib.util.spec_from_file_location("oracle", Path(__file__).with_name("oracle.py"))
+oracle_module = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(oracle_module)
+
+KNOWN = Known(oracle_module.TRAINED)
+PLACE = {"lung": "{} lung lesion", "kidney": "{} renal lesion", "liver": "liver lesion", "spleen": "spleen lesion",
+         "mediastinum": "mediastinal lesion", "spine": "bone lesion",
+         "soft tissue": "{} paraspinal lesion"}  # fmt: skip
+
+
+def deaf(entry, phrases):
+    """Right about things and places, and without ears for density and uptake."""
+    return oracle_module.oracle(entry, [plain_of(p) for p in phrases])
+
+
+@pytest.fixture(scope="module")
+def evidences(tmp_path_factory):
+    """Evidence of six PET/CTs and one CT."""
+    folder = tmp_path_factory.mktemp("looks")
+    recipe = load_recipe(Path(__file__).parents[2] / "configs" / "preprocess" / "phantom.yaml")
+    for seed, count, kind in ((41, 6, "petct"), (42, 1, "ct")):
+        options = PhantomOptions(ct_spacing_mm=(4.0, 4.0), pet_spacing_mm=((4.0, 4.07, 4.07),))
+        manifest = write_phantoms(folder / kind, count, seed, kind=kind, options=options)
+        preprocess(manifest, recipe, folder / "cache", show_progress=False)
+    cache = Cache(folder / "cache")
+    return [Evidences(deaf, Calibration()).of(cache.entry(study)) for study in cache.study_ids]
+
+
+def lesions(evidences):
+    for evidence in evidences:
+        for finding in evidence.entry.findings:
+            if finding["present"]:
+                yield evidence, finding, PLACE[finding["organ"]].format(finding["side"])
+
+
+def truth(evidence, finding):
+    entry = evidence.entry
+    name = next(m.name for m in entry.masks if m.finding_id == finding["id"])
+    return entry.read_mask(name, (0, 0, 0), entry.grid.shape) > 0
+
+
+def shows(part, mask_ZYX):
+    where = tuple(slice(a, b) for a, b in zip(part.start, part.stop, strict=True))
+    return (mask_ZYX[where] & part.member_ZYX).sum() > 0.5 * part.voxels
+
+
+def test_every_lesion_looks_as_it_was_drawn(evidences):
+    seen = set()
+    for evidence, finding, phrase in lesions(evidences):
+        mask_ZYX = truth(evidence, finding)
+        part = next(p for p in evidence.parts(phrase) if shows(p, mask_ZYX))
+        looks = appearance_of(part, evidence, KNOWN)
+        assert looks.densities[0] == finding["density"], (finding["name"], looks)
+        assert looks.certain or part.voxels < 50, (finding["name"], looks)
+        assert looks.uptake == finding["uptake"], (finding["name"], looks)
+        assert (looks.suv is None) == ("pet" not in evidence.entry.images)
+        seen.add(finding["density"])
+    assert len(seen) >= 6  # of the eight that phantoms have
+
+
+def test_words_that_the_model_does_not_hear_pick_the_right_ones(evidences):
+    picked = 0
+    for evidence, finding, plain in lesions(evidences):
+        words = [w for w in (finding["uptake"], finding["density"]) if w]
+        phrase = " ".join([*words, plain])
+        found = sort_parts(phrase, None, evidence, KNOWN)
+        same = [f for e, f, p in lesions(evidences) if e is evidence and p == plain
+                and (f["uptake"], f["density"]) == (finding["uptake"], finding["density"])]  # fmt: skip
+        for part in found.fitting:
+            assert any(shows(part, truth(evidence, f)) for f in same), phrase
+        assert found.fitting, phrase
+        picked += len(found.other)
+    assert picked > 3  # there were others to be told apart
+
+
+def test_a_lie_about_looks_fits_nothing(evidences):
+    for evidence, finding, plain in lesions(evidences):
+        here = {f["density"] for e, f, p in lesions(evidences) if e is evidence and p == plain}
+        for lie in {"hypodense", "calcified", "ground-glass"} - here:
+            assert not sort_parts(f"{lie} {plain}", None, evidence, KNOWN).fitting, (lie, finding["name"])
+
+
+def test_a_phrase_that_says_nothing_of_looks_is_asked_alone():
+    assert plain_phrase("lesion in the liver") is None
+    assert plain_phrase("ground-glass opacity") is None  # without the words no thing is left
+    assert plain_phrase("hypodense lesion in the liver") == "lesion in the liver"

@@ -1,0 +1,124 @@
+"""What was found, sorted by whether it looks as the words say: density and uptake are measured, not believed.
+
+A checkpoint asked for a "hyperdense lesion in the liver" may answer with any lesion there. So the plain thing is asked
+for as well, every part is measured (`vol3d.appearance`), and those that do not look as said are set apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import ndimage
+
+from vol3d.appearance import AIR_HU, AROUND_MM, Appearance, around, core_of, densities, organ_hu, organ_suv, uptake
+from vol3d.text.looks import plain_of
+from vol3d.text.reports import organs_in
+from vol3d.text.statements import SideWord
+from vol3d.text.things import FOCAL, NODE, families_in
+from vol3d.types import Array, Zyx
+from vol3d.workflows.evidence import Evidence, Part
+from vol3d.workflows.found import overlaps, place_of
+from vol3d.workflows.known import Known
+
+OWN_MASK = frozenset({"lung", "liver", "spleen", "kidney", "pancreas", "adrenal", "bladder", "gallbladder", "bone"})
+"""Organs that the structures of `known.WITNESSES` are themselves, so that the tissue around a thing lies in them."""
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Parts that a phrase finds, largest first."""
+
+    fitting: list[Part]
+    other: list[Part]
+    """Things of the kind in the place that do not look as the phrase says."""
+
+
+def plain_phrase(phrase: str) -> str | None:
+    """What to ask besides a phrase that says how a lesion looks; None if it says nothing that is measured."""
+    plain = plain_of(phrase)
+    return plain if plain != phrase and families_in(plain) & {FOCAL, NODE} else None
+
+
+def sort_parts(phrase: str, side: SideWord, evidence: Evidence, known: Known) -> Sorted:
+    """The parts of a phrase, and of the plain thing where the phrase says how it looks, by what they look like.
+
+    What cannot be told counts as fitting if the phrase itself found it. Of several, those whose most telling word is
+    the one said come alone: a calcified lesion is hyperdense too, and not meant where another is only that.
+    """
+    parts, plain = evidence.parts(phrase, side), plain_phrase(phrase)
+    if plain is None:
+        return Sorted(parts, [])
+    more = [p for p in evidence.parts(plain, side) if not overlaps(p, parts)]
+    looks = {p: appearance_of(p, evidence, known) for p in (*parts, *more)}
+    fits = {p: looks[p].fits(phrase) for p in looks}
+    fitting = [p for p in looks if fits[p] or (fits[p] is None and p in parts)]
+    closest = [p for p in fitting if looks[p].called(phrase)]
+    fitting = sorted(closest or fitting, key=lambda p: -p.voxels)
+    return Sorted(fitting, [p for p in looks if fits[p] is False])
+
+
+def appearance_of(part: Part, evidence: Evidence, known: Known) -> Appearance:
+    """Measured once for each part, on the common grid."""
+    if part not in evidence.appearances:
+        evidence.appearances[part] = _measured(part, evidence, known)
+    return evidence.appearances[part]
+
+
+def _measured(part: Part, evidence: Evidence, known: Known) -> Appearance:
+    entry, grid = evidence.entry, evidence.entry.grid
+    start, stop = _window(part, grid.shape, grid.spacing_mm)
+    mask_ZYX = _pasted([part], start, stop)
+    near_ZYX = ndimage.binary_dilation(_pasted(_others(part, evidence, known), start, stop))
+    core_ZYX, shell_ZYX = core_of(mask_ZYX), around(mask_ZYX, grid.spacing_mm) & ~near_ZYX
+    organ = next((o for _, _, o in organs_in(part.phrase)), None) or place_of(part, known, evidence)[1]
+    organ_ZYX = _organ_mask(part, organ, evidence, known, start, stop)
+    found = Appearance()
+    if "ct" in entry.images:
+        ct_ZYX = entry.read("ct", start, stop)
+        hu, around_hu = float(np.median(ct_ZYX[core_ZYX])), organ_hu(ct_ZYX, shell_ZYX, organ_ZYX)
+        words, certain = densities(hu, around_hu, organ)
+        found = replace(found, hu=hu, around_hu=around_hu, densities=words, certain=certain)
+        shell_ZYX &= ct_ZYX > AIR_HU
+    if "pet" in entry.images:
+        pet_ZYX = entry.read("pet", start, stop)
+        suv, around_suv = float(pet_ZYX[core_ZYX].max()), organ_suv(pet_ZYX, shell_ZYX, organ_ZYX)
+        found = replace(found, suv=suv, around_suv=around_suv, uptake=uptake(suv, around_suv))
+    return found
+
+
+def _window(part: Part, shape: Zyx, spacing_mm: tuple[float, float, float]) -> tuple[Zyx, Zyx]:
+    """The part's crop with room for the tissue around it."""
+    reach = np.ceil(AROUND_MM[1] / np.array(spacing_mm)).astype(int)
+    start, stop = np.maximum(np.array(part.start) - reach, 0), np.minimum(np.array(part.stop) + reach, shape)
+    return (int(start[0]), int(start[1]), int(start[2])), (int(stop[0]), int(stop[1]), int(stop[2]))
+
+
+def _others(part: Part, evidence: Evidence, known: Known) -> list[Part]:
+    """Whatever else was found, and so is no healthy tissue."""
+    phrases = [part.phrase, *(t.phrase for t in known.shown_by(evidence.entry.images))]
+    evidence.ask(phrases)
+    return [p for phrase in dict.fromkeys(phrases) for p in evidence.parts(phrase) if p is not part]
+
+
+def _pasted(parts: list[Part], start: Zyx, stop: Zyx) -> Array:
+    """bool, the crop start <= index < stop: members of any of the parts."""
+    out_ZYX = np.zeros([b - a for a, b in zip(start, stop, strict=True)], bool)
+    for part in parts:
+        low = [max(a, b) for a, b in zip(part.start, start, strict=True)]
+        high = [min(a, b) for a, b in zip(part.stop, stop, strict=True)]
+        if all(a < b for a, b in zip(low, high, strict=True)):
+            here = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, start, strict=True))
+            there = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, part.start, strict=True))
+            out_ZYX[here] |= part.member_ZYX[there]
+    return out_ZYX
+
+
+def _organ_mask(part: Part, organ: str | None, evidence: Evidence, known: Known, start: Zyx, stop: Zyx) -> Array | None:
+    """The organ's own mask in the crop; None where the checkpoint knows none, or does not see it."""
+    places = known.places("", (organ,), evidence.side_of(part)) if organ in OWN_MASK else None
+    evidence.ask(places or [])
+    if not places or not all(evidence.likely(p) for p in places):
+        return None
+    where = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    return np.any([evidence.mask(p)[where] for p in places], axis=0)
