@@ -74,8 +74,8 @@ class Appearance:
         return all(told) if told else None
 
     def called(self, text: str) -> bool:
-        """Whether the text's word for density is the most telling one."""
-        return bool(self.densities) and density_of(text) == self.densities[0]
+        """Whether the text's word for density, where it has one, is the most telling one."""
+        return density_of(text) in (None, *self.densities[:1])
 
 
 def core_of(mask_ZYX: Array) -> Array:

@@ -58,6 +58,10 @@ class Calibration:
         """That a phrase is present, in 0..1."""
         return _probability(self.scale * logit + self.bias)
 
+    def logit(self, probability: float) -> float:
+        """Of a phrase that is present with this probability, above 0 and below 1."""
+        return (math.log(probability / (1 - probability)) - self.bias) / self.scale
+
     @property
     def mask_level(self) -> int:
         """The lowest uint8 probability (255 is 1) that belongs to a mask."""

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from preprocessing.build_cache import preprocess
@@ -12,7 +13,7 @@ from vol3d.checkpoint import Calibration
 from vol3d.text.looks import plain_of
 from vol3d.workflows.evidence import Evidences
 from vol3d.workflows.known import Known
-from vol3d.workflows.looks import appearance_of, plain_phrase, sort_parts
+from vol3d.workflows.looks import appearance_of, ask_measured, plain_phrase, sort_parts
 from vol3d.workflows.prepare import load_recipe
 
 _spec = importlib.util.spec_from_file_location("oracle", Path(__file__).with_name("oracle.py"))
@@ -57,8 +58,7 @@ def truth(evidence, finding):
 
 
 def shows(part, mask_ZYX):
-    where = tuple(slice(a, b) for a, b in zip(part.start, part.stop, strict=True))
-    return (mask_ZYX[where] & part.member_ZYX).sum() > 0.5 * part.voxels
+    return (mask_ZYX[part.window] & part.member_ZYX).sum() > 0.5 * part.voxels
 
 
 def test_every_lesion_looks_as_it_was_drawn(evidences):
@@ -97,7 +97,31 @@ def test_a_lie_about_looks_fits_nothing(evidences):
             assert not sort_parts(f"{lie} {plain}", None, evidence, KNOWN).fitting, (lie, finding["name"])
 
 
+def test_masks_and_presence_follow_what_was_measured(evidences):
+    calibration, changed = Calibration(scale=0.5, bias=-1.0), 0
+    for evidence, finding, plain in lesions(evidences):
+        entry = evidence.entry
+        words = [w for w in (finding["uptake"], finding["density"]) if w]
+        phrase, lie = " ".join([*words, plain]), f"part-solid {plain}"
+        probability, presence = ask_measured(deaf, entry, [phrase, plain, lie], KNOWN, calibration)
+        meant_ZYX = oracle_module.oracle(entry, [phrase])[0][0] > 0
+        assert np.array_equal(probability[0] >= calibration.mask_level, meant_ZYX), phrase
+        assert presence[0] == 8
+        raw, _ = deaf(entry, [plain])
+        assert np.array_equal(probability[1], raw[0])  # says nothing of looks: as the model says
+        assert np.array_equal(probability[2], raw[0])  # nobody measures this
+        changed += int((meant_ZYX != (raw[0] > 0)).any())
+        here = {f["density"] for e, f, p in lesions(evidences) if e is evidence and p == plain}
+        other = next(d for d in ("calcified", "ground-glass", "hypodense") if d not in here)
+        refuted, absent = ask_measured(deaf, entry, [f"{other} {plain}"], KNOWN, calibration)
+        assert not (refuted >= calibration.mask_level).any()
+        assert calibration.probability(absent[0]) == pytest.approx(0.01)
+    assert changed > 3
+
+
 def test_a_phrase_that_says_nothing_of_looks_is_asked_alone():
     assert plain_phrase("lesion in the liver") is None
     assert plain_phrase("ground-glass opacity") is None  # without the words no thing is left
     assert plain_phrase("hypodense lesion in the liver") == "lesion in the liver"
+    assert plain_phrase("hypodense finding in the liver") == "finding in the liver"
+    assert plain_phrase("sclerotic vertebral anomaly") == "vertebral anomaly"

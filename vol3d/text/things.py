@@ -18,7 +18,7 @@ from vol3d.text.slots import SLOT
 FOCAL, NODE = "focal", "node"
 _FOCAL = re.compile(
     r"\b(?:lesions?|nodul\w*|mass(?:es)?|tumou?rs?|metasta\w+|malignan\w+|neoplas\w+|sarcomas?|carcinomas?|lymphomas?|"
-    r"abnormalit(?:y|ies)|foc(?:us|i)|neoformations?)\b",
+    r"abnormalit(?:y|ies)|anomal(?:y|ies)|foc(?:us|i)|neoformations?)\b",
     re.I,
 )
 _NODE = re.compile(r"\b(?:lymph )?nod(?:es?|al)\b|\blymphadenopath\w+|\badenopath\w+", re.I)

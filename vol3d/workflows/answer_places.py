@@ -88,9 +88,8 @@ class Places:
         overlap, organ = place_of(part, self.known, evidence)
         text = "" if organ is None else self._named(organ, evidence.side_of(part), out.kind)
         if organ is None:
-            where = tuple(slice(a, b) for a, b in zip(part.start, part.stop, strict=True))
             seen = [site for site in self.known.sites.values() if evidence.likely(site)]
-            within = [(float(evidence.mask(site)[where][part.member_ZYX].mean()), site) for site in seen]
+            within = [(float(evidence.mask(site)[part.window][part.member_ZYX].mean()), site) for site in seen]
             overlap, text = max(within, default=(0.0, ""))
         if overlap < LEAST_SHARE:
             return unchecked(out, "it lies in none of the structures that the checkpoint knows")
@@ -107,21 +106,27 @@ class Places:
 def open_answer(
     blank: Answer, entry: Entry, evidence: Evidence, known: Known, lesions: Lesions, templates: TemplateWriter
 ) -> Answer:
-    """Sentences about the place asked for, each checked like those of a report; the writer's where they hold."""
+    """Sentences about the place asked for, each checked like those of a report.
+
+    The writer's where they hold, and templates for what it leaves out: all that is found there is told.
+    """
     phrase = blank.phrase or ""
     organs, side = set(organs_of(phrase)), laterality(phrase)
     section = next((title(o) for o in sorted(organs)), "")
-    drafted = [Draft(section, s) for s in sentences(blank.drafted)] if blank.drafted else []
-    for drafts in (drafted, [
-        d for d in templates.write_report(entry, Context())
-        if d.section != "impression" and _within(d, organs, side)
-    ]):  # fmt: skip
-        good = [g for g in ground(drafts, evidence, known, lesions) if g.status == "supported"] if drafts else []
-        if good:
-            text = " ".join(g.text for g in good)
-            found = tuple(dict.fromkeys(lesion for g in good for lesion in g.lesions))
-            return replace(blank, text=text, source="segmentation", reason="checked", lesions=found)
-    return unchecked(blank, "nothing about it could be confirmed")
+    written = [Draft(section, s) for s in sentences(blank.drafted)] if blank.drafted else []
+    by_rule = [
+        d for d in templates.write_report(entry, Context()) if d.section != "impression" and _within(d, organs, side)
+    ]
+    good, more = (
+        [g for g in ground(drafts, evidence, known, lesions) if g.status == "supported"] if drafts else []
+        for drafts in (written, by_rule)
+    )
+    told = {lesion.id for g in good for lesion in g.lesions}
+    good += [g for g in more if not good or (g.lesions and told.isdisjoint(lesion.id for lesion in g.lesions))]
+    if not good:
+        return unchecked(blank, "nothing about it could be confirmed")
+    found = tuple(dict.fromkeys(lesion for g in good for lesion in g.lesions))
+    return replace(blank, text=" ".join(g.text for g in good), source="segmentation", reason="checked", lesions=found)
 
 
 def _within(draft: Draft, organs: set[str], side: str | None) -> bool:

@@ -16,6 +16,8 @@ from vol3d.model.bank import EmbeddingBank, bank_root
 from vol3d.text.claims import claims_of
 from vol3d.text.knowledge import ORGAN_NAMES, prompts
 from vol3d.types import Array
+from vol3d.workflows.known import Known
+from vol3d.workflows.looks import ask_measured
 
 
 class Asker:
@@ -23,10 +25,23 @@ class Asker:
 
     def __init__(self, checkpoint: Checkpoint, device: str) -> None:
         self.checkpoint, self.device = checkpoint, device
+        self._known = Known.of(checkpoint)
         self.bank = EmbeddingBank(bank_root(), checkpoint.model.config.text, device)
 
     def __call__(self, entry: Entry, phrases: list[str]) -> tuple[Array, Array]:
-        """Mirrored views along x are left out where a phrase names a side: its answer would be the other one's."""
+        """What phrases mean in a study; where they say how a lesion looks, density and uptake are measured.
+
+        A model that is trained to ignore its prompt gets no help from measurement either.
+        """
+        if self.checkpoint.model.config.text_ablation:
+            return self.unmeasured(entry, phrases)
+        return ask_measured(self.unmeasured, entry, phrases, self._known, self.checkpoint.calibration)
+
+    def unmeasured(self, entry: Entry, phrases: list[str]) -> tuple[Array, Array]:
+        """The model's own answers.
+
+        Mirrored views along x are left out where a phrase names a side: its answer would be the other one's.
+        """
         checkpoint, config = self.checkpoint, self.checkpoint.predict
         if any(names_side(phrase) for phrase in phrases):
             config = replace(config, mirror_axes=tuple(a for a in config.mirror_axes if a != "x"))

@@ -53,6 +53,12 @@ class Part:
     centroid_mm: tuple[float, float, float]
     """World (x, y, z)."""
 
+    @property
+    def window(self) -> tuple[slice, slice, slice]:
+        """Where the crop lies in the whole array."""
+        z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
 
 class Evidence:
     """Answers about one entry; each phrase is asked once, however often it is used."""
@@ -69,9 +75,12 @@ class Evidence:
         """One pass over the study for all of them that are new."""
         new = [p for p in dict.fromkeys(phrases) if p not in self._answers]
         if new:
-            probability_PZYX, presence_P = self._ask(self.entry, new)
-            for phrase, probability_ZYX, logit in zip(new, probability_PZYX, presence_P, strict=True):
-                self._answers[phrase] = (probability_ZYX, float(logit))
+            self.hear(new, *self._ask(self.entry, new))
+
+    def hear(self, phrases: Sequence[str], probability_PZYX: Array, presence_P: Array) -> None:
+        """Takes what the model has answered already."""
+        for phrase, probability_ZYX, logit in zip(phrases, probability_PZYX, presence_P, strict=True):
+            self._answers[phrase] = (probability_ZYX, float(logit))
 
     def probability(self, phrase: str) -> float:
         """That it is there at all, calibrated."""

@@ -6,12 +6,15 @@ for as well, every part is measured (`vol3d.appearance`), and those that do not 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 
 from vol3d.appearance import AIR_HU, AROUND_MM, Appearance, around, core_of, densities, organ_hu, organ_suv, uptake
+from vol3d.cache import Entry
+from vol3d.checkpoint import Calibration
 from vol3d.text.looks import plain_of
 from vol3d.text.reports import organs_in
 from vol3d.text.statements import SideWord
@@ -20,6 +23,10 @@ from vol3d.types import Array, Zyx
 from vol3d.workflows.evidence import Evidence, Part
 from vol3d.workflows.found import overlaps, place_of
 from vol3d.workflows.known import Known
+from vol3d.workflows.scoring import Ask
+
+REFUTED = 0.01
+"""Probability of a phrase whose every part was measured to look otherwise."""
 
 OWN_MASK = frozenset({"lung", "liver", "spleen", "kidney", "pancreas", "adrenal", "bladder", "gallbladder", "bone"})
 """Organs that the structures of `known.WITNESSES` are themselves, so that the tissue around a thing lies in them."""
@@ -37,14 +44,15 @@ class Sorted:
 def plain_phrase(phrase: str) -> str | None:
     """What to ask besides a phrase that says how a lesion looks; None if it says nothing that is measured."""
     plain = plain_of(phrase)
-    return plain if plain != phrase and families_in(plain) & {FOCAL, NODE} else None
+    names = families_in(plain) & {FOCAL, NODE} or re.search(r"\bfindings?\b", plain, re.I)
+    return plain if plain != phrase and names else None
 
 
 def sort_parts(phrase: str, side: SideWord, evidence: Evidence, known: Known) -> Sorted:
     """The parts of a phrase, and of the plain thing where the phrase says how it looks, by what they look like.
 
-    What cannot be told counts as fitting if the phrase itself found it. Of several, those whose most telling word is
-    the one said come alone: a calcified lesion is hyperdense too, and not meant where another is only that.
+    Those whose most telling word is the one said come alone, if there are any: a calcified lesion is hyperdense too,
+    and not meant where another is only that. Else whatever the phrase itself found fits that nothing refutes.
     """
     parts, plain = evidence.parts(phrase, side), plain_phrase(phrase)
     if plain is None:
@@ -52,10 +60,59 @@ def sort_parts(phrase: str, side: SideWord, evidence: Evidence, known: Known) ->
     more = [p for p in evidence.parts(plain, side) if not overlaps(p, parts)]
     looks = {p: appearance_of(p, evidence, known) for p in (*parts, *more)}
     fits = {p: looks[p].fits(phrase) for p in looks}
-    fitting = [p for p in looks if fits[p] or (fits[p] is None and p in parts)]
-    closest = [p for p in fitting if looks[p].called(phrase)]
-    fitting = sorted(closest or fitting, key=lambda p: -p.voxels)
-    return Sorted(fitting, [p for p in looks if fits[p] is False])
+    sure = [p for p in looks if fits[p] and looks[p].called(phrase)]
+    fitting = sure or [p for p in parts if fits[p] is not False]
+    return Sorted(
+        sorted(fitting, key=lambda p: -p.voxels),
+        [p for p in looks if p not in fitting and (p in parts or fits[p] is False)],
+    )
+
+
+def ask_measured(
+    ask: Ask, entry: Entry, phrases: list[str], known: Known, calibration: Calibration
+) -> tuple[Array, Array]:
+    """As the model says, but where a phrase says how a lesion looks: what does not look so is taken out of its mask,
+    what does and was found by the plain phrase is put in, and the presence follows.
+
+    The plain phrases, and those of what lies around, are asked in the same pass.
+
+    Args:
+        ask: the model.
+        entry: the study.
+        phrases: each once.
+        known: what the model was trained on.
+        calibration: its thresholds.
+
+    Returns:
+        probability_PZYX (uint8) and presence_P (logits), of the phrases.
+    """
+    plain = [p for phrase in phrases if (p := plain_phrase(phrase))]
+    if not plain:
+        return ask(entry, phrases)
+    near = [*(t.phrase for t in known.plain), *known.sites.values()]
+    asked = list(dict.fromkeys([*phrases, *plain, *near]))
+    probability_PZYX, presence_P = ask(entry, asked)
+    evidence = Evidence(entry, ask, calibration)
+    evidence.hear(asked, probability_PZYX, presence_P)
+    found = {p: sort_parts(p, None, evidence, known) for p in phrases if plain_phrase(p)}
+    for phrase, parts in found.items():
+        row = asked.index(phrase)
+        _keep(phrase, parts, probability_PZYX[row])
+        if parts.fitting:
+            presence_P[row] = max(presence_P[row], *(presence_P[asked.index(p.phrase)] for p in parts.fitting))
+        elif parts.other:
+            presence_P[row] = min(presence_P[row], calibration.logit(REFUTED))
+    return probability_PZYX[: len(phrases)], presence_P[: len(phrases)]
+
+
+def _keep(phrase: str, parts: Sorted, probability_ZYX: Array) -> None:
+    """Takes out of the phrase's map, in place, what does not fit, and puts in what does."""
+    for part in parts.other:
+        if part.phrase == phrase:
+            probability_ZYX[part.window][part.probability_ZYX > 0] = 0
+    for part in parts.fitting:
+        if part.phrase != phrase:
+            np.maximum(probability_ZYX[part.window], part.probability_ZYX, out=probability_ZYX[part.window])
 
 
 def appearance_of(part: Part, evidence: Evidence, known: Known) -> Appearance:

@@ -102,7 +102,7 @@ class Reporter:
     ) -> None:
         self.checkpoint, self.known = checkpoint, Known.of(checkpoint)
         self.asker = Asker(checkpoint, device)
-        self.evidences = Evidences(ask or self.asker, checkpoint.calibration)
+        self.evidences = Evidences(ask or self.asker.unmeasured, checkpoint.calibration)
         self.writer = writer or TemplateWriter(self.known, self.evidences)
 
     def write(

@@ -112,7 +112,7 @@ def _validator(
             model, config.data.channels, config.data.patch_size, cache.recipe, cache.recipe_digest,
             predict=config.predict,
         )  # fmt: skip
-        return judge(Asker(checkpoint, str(next(model.parameters()).device)), entries)
+        return judge(Asker(checkpoint, str(next(model.parameters()).device)).unmeasured, entries)
 
     return validate
 
@@ -156,7 +156,7 @@ def _finish(out: Path, cache: Cache, config: RunConfig, entries: Sequence[Entry]
             continue
         weights = checkpoint.provenance["weights_sha256"]
         if weights not in known:
-            known[weights] = calibrate(Asker(checkpoint, "cpu"), entries)
+            known[weights] = calibrate(Asker(checkpoint, "cpu").unmeasured, entries)
         learnt = known[weights]
         chosen_by = {"split": config.data.val_split, **learnt.chosen_by}
         provenance = {**checkpoint.provenance, "calibrated_on": chosen_by, "trained_phrases": phrases}
