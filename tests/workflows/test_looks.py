@@ -11,6 +11,7 @@ from preprocessing.phantom import PhantomOptions, write_phantoms
 from vol3d.cache import Cache
 from vol3d.checkpoint import Calibration
 from vol3d.text.looks import plain_of
+from vol3d.workflows.calibrate import calibrate, calibrate_as_asked
 from vol3d.workflows.evidence import Evidences
 from vol3d.workflows.known import Known
 from vol3d.workflows.looks import appearance_of, ask_measured, plain_phrase, sort_parts
@@ -38,7 +39,8 @@ def evidences(tmp_path_factory):
     recipe = load_recipe(Path(__file__).parents[2] / "configs" / "preprocess" / "phantom.yaml")
     for seed, count, kind in ((41, 6, "petct"), (42, 1, "ct")):
         options = PhantomOptions(ct_spacing_mm=(4.0, 4.0), pet_spacing_mm=((4.0, 4.07, 4.07),))
-        manifest = write_phantoms(folder / kind, count, seed, kind=kind, options=options)
+        splits = (0.0, 1.0, 0.0)
+        manifest = write_phantoms(folder / kind, count, seed, kind=kind, splits=splits, options=options)
         preprocess(manifest, recipe, folder / "cache", show_progress=False)
     cache = Cache(folder / "cache")
     return [Evidences(deaf, Calibration()).of(cache.entry(study)) for study in cache.study_ids]
@@ -117,6 +119,18 @@ def test_masks_and_presence_follow_what_was_measured(evidences):
         assert not (refuted >= calibration.mask_level).any()
         assert calibration.probability(absent[0]) == pytest.approx(0.01)
     assert changed > 3
+
+
+def test_thresholds_are_chosen_for_the_answers_that_are_given(evidences):
+    """The model alone answers most phrases that lie about looks; measured, every absence is told from every finding."""
+    entries = [evidence.entry for evidence in evidences]
+    said = Known({p for entry in entries for mask in entry.masks for p in mask.phrases})
+    alone, measured = calibrate(deaf, entries), calibrate_as_asked(deaf, entries, said)
+    point = measured.calibration
+    assert point.probability(8.0) > 0.9
+    assert point.presence_threshold < 0.9
+    assert alone.calibration.probability(8.0) < point.probability(8.0)  # it has seen lies with a sure mask
+    assert calibrate_as_asked(deaf, entries, KNOWN) == alone  # no phrase that it was trained on says how a lesion looks
 
 
 def test_a_phrase_that_says_nothing_of_looks_is_asked_alone():

@@ -14,6 +14,8 @@ from vol3d.metrics.operating import choose_operating_point
 from vol3d.metrics.segmentation import dice
 from vol3d.types import Array
 from vol3d.workflows.finding_scores import fit_findings, labelled, labels_of, needed_to_fit, refuse_test
+from vol3d.workflows.known import Known
+from vol3d.workflows.looks import ask_measured, plain_phrase
 from vol3d.workflows.scoring import Answer, Ask, study_answers, truth_of
 
 MASK_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -60,6 +62,23 @@ def calibrate(ask: Ask, entries: Sequence[Entry]) -> Calibrated:
     calibration, chosen_by = phrases.fit()
     findings, more = fit_findings(prompts, labels, logits)
     return Calibrated(calibration, findings, chosen_by | more)
+
+
+def calibrate_as_asked(ask: Ask, entries: Sequence[Entry], known: Known) -> Calibrated:
+    """`calibrate` on the answers that are given in use: where phrases say how a lesion looks, with what was measured.
+
+    The model alone is calibrated first, for measurement needs masks and thus thresholds. Measurement takes most wrong
+    answers out, so that fewer right ones have to go.
+
+    Args:
+        ask: the model alone.
+        entries: validation studies.
+        known: what the model was trained on.
+    """
+    alone = calibrate(ask, entries)
+    if not any(plain_phrase(thing.phrase) for thing in known.things):
+        return alone
+    return calibrate(lambda entry, phrases: ask_measured(ask, entry, phrases, known, alone.calibration), entries)
 
 
 class _Phrases:

@@ -100,7 +100,7 @@ def ask_measured(
         _keep(phrase, parts, probability_PZYX[row])
         if parts.fitting:
             presence_P[row] = max(presence_P[row], *(presence_P[asked.index(p.phrase)] for p in parts.fitting))
-        elif parts.other:
+        elif parts.other and calibration.scale > 0:
             presence_P[row] = min(presence_P[row], calibration.logit(REFUTED))
     return probability_PZYX[: len(phrases)], presence_P[: len(phrases)]
 
