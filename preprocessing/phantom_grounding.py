@@ -58,7 +58,7 @@ def absent_phrases(
     out = []
     for traits in [*near, *strangers]:
         query = Query(traits.place, traits.uptake, None, traits.density)
-        if ruled_out(traits.place) and not any(query.matches(lesion) for lesion in lesions):
+        if ruled_out(traits.place) and not any(query.is_true_of(lesion) for lesion in lesions):
             forms = phrases_of(traits)
             out.append(forms[int(rng.integers(len(forms)))][1])
     for place, denied in DENIED.items():

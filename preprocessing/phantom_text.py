@@ -12,7 +12,7 @@ import functools
 import itertools
 import random
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from preprocessing.phantom_lesions import PLACES, SIZES, Lesion, Traits
 
@@ -172,6 +172,11 @@ class Query:
             and self.size in (None, traits.size)
             and self.density in (None, traits.density)
         )
+
+    def is_true_of(self, traits: Traits) -> bool:
+        """True if the words hold for the lesion, though others may be meant: calcium is hyperdense too."""
+        calcium = self.density == "hyperdense" and traits.density == "calcified"
+        return replace(self, density="calcified").matches(traits) if calcium else self.matches(traits)
 
 
 def all_queries(with_pet: bool) -> list[Query]:

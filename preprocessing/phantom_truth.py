@@ -79,7 +79,8 @@ def describe(
         seen_some, unseen_some = _some_wordings(rng, queries, len(members))
         words.add(label, mask, seen_some, unseen_some, "+".join(members))
     _add_report_phrases(words, lesions, lesion_masks)
-    _list_absent(rng, words, none, in_view)
+    untrue = [q for q in none if not any(q.is_true_of(lesion.traits) for lesion in lesions)]
+    _list_absent(rng, words, untrue, in_view)
     known = set(words.absent)
     absent = absent_phrases(rng, [m.traits for m in lesions], lambda p: _place_ruled_out(p, in_view), with_pet)
     words.absent += [p for p in absent if p not in known]

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from preprocessing.phantom import PhantomOptions, PhantomStudy, generate_study, split_of
+from preprocessing.phantom_grounding import absent_phrases
+from preprocessing.phantom_lesions import Traits
 from preprocessing.phantom_report import SECTIONS
+from preprocessing.phantom_text import Query
 from vol3d.errors import ConfigError
 from vol3d.metrics.subgroups import ATTRIBUTES
 from vol3d.text.grounding import grounding_phrase
+from vol3d.text.looks import uptake_of
 from vol3d.text.reports import sentences
 from vol3d.types import Array
 
@@ -329,3 +333,18 @@ def test_wrong_options_are_refused():
         PhantomOptions(lesions=(3, 1))
     with pytest.raises(ConfigError, match="at least 1 mm"):
         PhantomOptions(ct_spacing_mm=(0.1, 2.0))
+
+
+def test_no_phrase_is_denied_that_is_true_of_a_lesion_by_its_hu():
+    """A calcified lesion is hyperdense: a study that has one does not list hyperdense lesions there as absent."""
+    calcium = Traits("liver", "large", "calcified", "avid")
+    assert not Query("liver", density="hyperdense").matches(calcium)
+    assert Query("liver", density="hyperdense").is_true_of(calcium)
+    assert not Query("spleen", density="hyperdense").is_true_of(calcium)
+    assert not Query("liver", "non-avid", density="hyperdense").is_true_of(calcium)
+    assert not Query("liver", density="hypodense").is_true_of(calcium)
+    rng = np.random.default_rng(0)
+    said = [p for _ in range(50) for p in absent_phrases(rng, [calcium], lambda place: True, True)]
+    here = [p for p in said if "liver" in p or "hepatic" in p]
+    assert any("hypodense" in p for p in here)
+    assert not any("hyperdense" in p and uptake_of(p) != "non-avid" for p in here), here
