@@ -174,8 +174,8 @@ class Query:
         )
 
     def is_true_of(self, traits: Traits) -> bool:
-        """True if the words hold for the lesion, though others may be meant: calcium is hyperdense too."""
-        calcium = self.density == "hyperdense" and traits.density == "calcified"
+        """True if the words hold for the lesion, though others may be meant: calcium is hyperdense and solid too."""
+        calcium = self.density in ("hyperdense", "solid") and traits.density == "calcified"
         return replace(self, density="calcified").matches(traits) if calcium else self.matches(traits)
 
 

@@ -8,6 +8,7 @@ Arrays are [z, y, x] of one grid.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -19,25 +20,43 @@ LEAST_CORE, LEAST_AROUND = 8, 20
 """Voxels from which on a median is taken: of the thing without its edge, of the tissue around it."""
 AROUND_MM = (5.0, 20.0)
 """The tissue around a thing lies this far from its edge: nearer, both share voxels."""
-MUSCLE_HU = (-29.0, 150.0)
-"""Skeletal muscle (as in Long et al., PLoS One 2019; 14:e0211629); also parenchyma, and neither fat, lung nor bone."""
+SOFT_HU = (10.0, 150.0)
+"""Muscle and parenchyma; below, voxels hold some fat (muscle: -29 to 150, Long et al., PLoS One 2019; 14:e0211629)."""
 AIR_HU, AIRED_HU = -950.0, -500.0
 """Lung lies between; below is air outside the body."""
+HOLLOW_HU, OVER_LUNG_HU = -800.0, 50.0
+"""A thing in the lung that is darker than the first, or not lighter than its lung by the second, is no nodule."""
 GLASS_HU, SOLID_HU = -400.0, -160.0
 """A nodule of the lung is ground glass up to the first and solid from the second on; both thresholds are in use (Lee et
 al., PLoS One 2018; 13:e0205490), so between them it may be either."""
-CALCIUM_HU, CALCIFIED_HU = 130.0, 200.0
-"""A small nodule may be calcified from the first on, and is from the second."""
-CALCIUM_OVER = 150.0
-"""HU over its surroundings from which on no contrast medium explains a bright thing in an enhanced organ."""
+CALCIUM_HU, CALCIFIED_HU, CALCIFIED_ALONE_HU = 130.0, 200.0, 400.0
+"""No calcium below the first; a nodule is calcified from the second on, and a thing in an unknown or enhanced place,
+where contrast medium may be as bright, from the third."""
+CALCIUM_OVER, NO_CALCIUM_OVER = 150.0, 120.0
+"""HU over its organ from which on no contrast medium explains a bright thing, and below which none needs calcium."""
 EQUAL_HU, APART_HU = 10.0, 20.0
-"""A thing is called isodense up to the first difference to its organ, hypo- or hyperdense from the second on."""
-BONE_EQUAL_HU, LYTIC_HU, SCLEROTIC_HU = 60.0, -100.0, 150.0
+"""A thing is isodense up to the first difference to its organ, hypo- or hyperdense from the second on."""
+FLUID_HU = 10.0
+"""A node that is not denser may be necrotic."""
+BONE_EQUAL_HU, SCLEROTIC_HU = (-20.0, 60.0), 150.0
 """The same for bone, which varies more."""
 AVID_TIMES, PALE_TIMES = 1.5, 1.4
 """Times the median uptake around it: avid from the first on, non-avid below the second."""
 AVID_SUV, PALE_SUV = 2.0, 1.7
 """SUVbw, about that of the blood pool: what stays below the second is not called avid, whatever is around it."""
+
+_EVERY: frozenset[Density] = frozenset(("ground-glass", "calcified", "hypodense", "isodense", "hyperdense"))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a CT number says of words for density; a word in neither cannot be told."""
+
+    words: tuple[Density, ...] = ()
+    """That may hold, the most telling first."""
+    certain: bool = False
+    """The first of them holds beyond doubt."""
+    refuted: frozenset[Density] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +67,7 @@ class Appearance:
     """Median CT number of its core, HU."""
     around_hu: float | None = None
     """Median of the organ around it."""
-    densities: tuple[Density, ...] = ()
-    """What it may be called, the most telling word first; none: it cannot be told."""
-    certain: bool = False
-    """The first of them holds beyond doubt."""
+    density: Judged = Judged()
     suv: float | None = None
     """Highest uptake of its core, SUVbw in g/ml."""
     around_suv: float | None = None
@@ -59,29 +75,34 @@ class Appearance:
     uptake: Uptake | None = None
 
     @property
-    def density(self) -> Density | None:
+    def word(self) -> Density | None:
         """The word for its density, where it is beyond doubt."""
-        return self.densities[0] if self.certain else None
+        return self.density.words[0] if self.density.certain else None
 
     def fits(self, text: str) -> bool | None:
         """Whether the words of a text on density and uptake hold; None if it has none, or they cannot be told."""
         density, uptake = density_of(text), uptake_of(text)
-        verdicts = [
-            density in self.densities if density and self.densities and density != "part-solid" else None,
-            uptake == self.uptake if uptake and self.uptake else None,
-        ]
-        told = [v for v in verdicts if v is not None]
+        told: list[bool] = []
+        if density in self.density.words or density in self.density.refuted:
+            told.append(density in self.density.words)
+        if uptake and self.uptake:
+            told.append(uptake == self.uptake)
         return all(told) if told else None
 
     def called(self, text: str) -> bool:
         """Whether the text's word for density, where it has one, is the most telling one."""
-        return density_of(text) in (None, *self.densities[:1])
+        return density_of(text) in (None, *self.density.words[:1])
+
+    def record(self) -> dict[str, Any]:
+        """For report.json."""
+        own = {name: getattr(self, name) for name in ("hu", "around_hu", "suv", "around_suv", "uptake")}
+        return {**own, "density": self.word, "possible_densities": list(self.density.words)}
 
 
-def core_of(mask_ZYX: Array) -> Array:
-    """The mask without its outermost voxels, which hold some of the surroundings; whole where too little would stay."""
+def core_of(mask_ZYX: Array) -> Array | None:
+    """The mask without its outermost voxels, which hold some of the surroundings; None where too little would stay."""
     core = ndimage.binary_erosion(mask_ZYX)
-    return core if np.count_nonzero(core) >= LEAST_CORE else mask_ZYX
+    return core if np.count_nonzero(core) >= LEAST_CORE else None
 
 
 def around(mask_ZYX: Array, spacing_ZYX_mm: ZyxMm) -> Array:
@@ -90,15 +111,23 @@ def around(mask_ZYX: Array, spacing_ZYX_mm: ZyxMm) -> Array:
     return (distance > AROUND_MM[0]) & (distance <= AROUND_MM[1])
 
 
-def organ_hu(ct_ZYX: Array, shell_ZYX: Array, organ_ZYX: Array | None) -> float | None:
-    """Median CT number of the organ around a thing: within the organ's mask, else of soft tissue, else of air.
+def organ_hu(ct_ZYX: Array, shell_ZYX: Array, organ_ZYX: Array | None, *, only_organ: bool = False) -> float | None:
+    """Median CT number of the organ around a thing: within the organ's mask, else of soft tissue, else of lung.
 
     None where neither makes up a good part of what is around.
+
+    Args:
+        ct_ZYX: HU.
+        shell_ZYX: what is `around` it.
+        organ_ZYX: the organ's mask, where there is one.
+        only_organ: the organ is unlike the soft tissue beside it, so that nothing stands in for its mask.
     """
     if organ_ZYX is not None and np.count_nonzero(shell_ZYX & organ_ZYX) >= LEAST_AROUND:
         return float(np.median(ct_ZYX[shell_ZYX & organ_ZYX]))
+    if only_organ:
+        return None
     values = ct_ZYX[shell_ZYX]
-    for low, high in (MUSCLE_HU, (AIR_HU, AIRED_HU)):
+    for low, high in (SOFT_HU, (AIR_HU, AIRED_HU)):
         inside = values[(values >= low) & (values <= high)]
         if inside.size >= max(LEAST_AROUND, 0.3 * values.size):
             return float(np.median(inside))
@@ -113,58 +142,84 @@ def organ_suv(pet_ZYX: Array, shell_ZYX: Array, organ_ZYX: Array | None) -> floa
     return float(np.median(pet_ZYX[inside_ZYX])) if np.count_nonzero(inside_ZYX) >= LEAST_AROUND else None
 
 
-def densities(hu: float, around_hu: float | None, organ: str | None) -> tuple[tuple[Density, ...], bool]:
-    """What a thing may be called by its CT number, and whether the first word is beyond doubt.
+def judge_density(hu: float, around_hu: float | None, organ: str | None, *, small: bool = False) -> Judged:
+    """What a thing may be called by its CT number, and what it may not.
 
     Args:
         hu: median of the thing.
         around_hu: of its organ.
         organ: as in vocabulary/places.yaml; None: not known.
+        small: it has no core, so that `hu` is drawn towards its surroundings.
     """
     if organ == "lung" or (around_hu is not None and around_hu <= AIRED_HU):
-        return _of_nodule(hu)
+        return _in_lung(hu, around_hu, small)
     if organ == "bone":
-        if around_hu is None:
-            return (), False
-        difference = hu - around_hu
-        return _compared(difference, BONE_EQUAL_HU, LYTIC_HU, SCLEROTIC_HU, ("lytic", "isodense", "sclerotic"))
-    if hu >= max(CALCIFIED_HU, -np.inf if around_hu is None else around_hu + CALCIUM_OVER):
-        return ("calcified", "hyperdense"), True
-    if organ == "mediastinum":
-        return (("solid",), True) if hu >= EQUAL_HU else (("hypodense",), False)
-    if around_hu is None:
-        return (), False
-    words: tuple[Density, Density, Density] = ("hypodense", "isodense", "hyperdense")
-    found, certain = _compared(hu - around_hu, EQUAL_HU, -APART_HU, APART_HU, words)
-    return (*found, "solid") if hu >= EQUAL_HU else found, certain
+        return Judged() if around_hu is None else _in_bone(hu, around_hu)
+    if around_hu is None or organ == "mediastinum":
+        return _in_fat(hu, organ)
+    difference = hu - around_hu
+    if hu >= CALCIFIED_HU and difference >= CALCIUM_OVER:
+        return Judged(("calcified", "hyperdense"), True, frozenset(("hypodense", "isodense", "ground-glass")))
+    no_calcium = hu < CALCIUM_HU or difference < NO_CALCIUM_OVER
+    spared: set[Density] = set() if no_calcium else {"calcified"}
+    if abs(difference) <= EQUAL_HU:
+        return Judged(("isodense",)) if small else Judged(("isodense",), True, _EVERY - {"isodense"})
+    outer: Density = "hypodense" if difference < 0 else "hyperdense"
+    if abs(difference) >= APART_HU:
+        return Judged((outer,), True, _EVERY - {outer, *spared})
+    nearer = abs(difference) > (EQUAL_HU + APART_HU) / 2
+    return Judged((outer, "isodense") if nearer else ("isodense", outer), False, _EVERY - {outer, "isodense"})
 
 
-def _of_nodule(hu: float) -> tuple[tuple[Density, ...], bool]:
-    if hu <= GLASS_HU or hu >= CALCIFIED_HU or SOLID_HU <= hu < CALCIUM_HU:
-        return ("ground-glass" if hu <= GLASS_HU else "calcified" if hu >= CALCIFIED_HU else "solid",), True
-    return (("ground-glass", "solid") if hu < SOLID_HU else ("calcified", "solid")), False
-
-
-def uptake(suv: float, around_suv: float | None) -> Uptake | None:
-    """Whether a thing is avid; None in the band between, or where nothing is known of its surroundings."""
+def judge_uptake(suv: float, around_suv: float | None, organ: str | None = None) -> Uptake | None:
+    """Whether a thing is avid; None in the band between, where its surroundings are not known, or in urine."""
     if suv < PALE_SUV:
         return "non-avid"
-    if around_suv is None or suv < AVID_SUV:
+    if around_suv is None or (organ == "bladder" and suv < AVID_TIMES * around_suv):
         return None
-    return "avid" if suv >= AVID_TIMES * around_suv else "non-avid" if suv < PALE_TIMES * around_suv else None
+    if suv < PALE_TIMES * around_suv:
+        return "non-avid"
+    return "avid" if suv >= max(AVID_SUV, AVID_TIMES * around_suv) else None
 
 
-def _compared(
-    difference: float, equal: float, low: float, high: float, words: tuple[Density, Density, Density]
-) -> tuple[tuple[Density, ...], bool]:
-    """Below, like or above; both words in the bands between, the nearer first."""
-    below, like, above = words
-    if difference <= low:
-        return (below,), True
-    if difference >= high:
-        return (above,), True
-    if abs(difference) <= equal:
-        return (like,), True
-    other = below if difference < 0 else above
-    edge = low if difference < 0 else high
-    return ((other, like) if abs(difference) > (equal + abs(edge)) / 2 else (like, other)), False
+def _in_lung(hu: float, around_hu: float | None, small: bool) -> Judged:
+    if hu < HOLLOW_HU or (around_hu is not None and hu < around_hu + OVER_LUNG_HU):
+        return Judged()  # a cavity, a bulla
+    if hu >= CALCIFIED_HU:
+        return Judged(("calcified", "hyperdense"), True, frozenset(("ground-glass", "hypodense")))
+    if hu >= CALCIUM_HU:
+        return Judged(("calcified", "solid"), False, frozenset(("ground-glass",)))
+    if hu >= SOLID_HU:
+        doubt = small and hu >= 0  # calcium drawn below it would be smaller than a voxel
+        return Judged(("solid",), True, frozenset(("ground-glass",) if doubt else ("ground-glass", "calcified")))
+    if hu > GLASS_HU or small:
+        return Judged(("ground-glass", "solid"), False, frozenset(() if small else ("calcified",)))
+    return Judged(("ground-glass",), True, frozenset(("solid", "calcified")))
+
+
+def _in_bone(hu: float, around_hu: float) -> Judged:
+    difference = hu - around_hu
+    lytic = -max(40.0, min(100.0, 0.5 * around_hu))  # bone that is thin already cannot lose as much
+    if difference <= lytic:
+        return Judged(("lytic", "hypodense"), True, frozenset(("sclerotic", "isodense", "hyperdense", "calcified")))
+    if difference >= SCLEROTIC_HU:
+        return Judged(("sclerotic", "hyperdense"), True, frozenset(("lytic", "isodense", "hypodense")))
+    if BONE_EQUAL_HU[0] <= difference <= BONE_EQUAL_HU[1]:
+        return Judged(("isodense",), True, frozenset(("lytic", "sclerotic")))
+    outer: Density = "lytic" if difference < 0 else "sclerotic"
+    edge, equal = (lytic, BONE_EQUAL_HU[0]) if difference < 0 else (SCLEROTIC_HU, BONE_EQUAL_HU[1])
+    other: Density = "sclerotic" if difference < 0 else "lytic"
+    nearer = abs(difference) > abs(equal + edge) / 2
+    return Judged((outer, "isodense") if nearer else ("isodense", outer), False, frozenset((other,)))
+
+
+def _in_fat(hu: float, organ: str | None) -> Judged:
+    """Beside fat or what is not known: no word that compares, calcium only where no contrast medium is as bright."""
+    if hu >= CALCIFIED_ALONE_HU:
+        return Judged(("calcified", "hyperdense"), True, frozenset(("ground-glass", "hypodense")))
+    if hu >= CALCIUM_HU:
+        return Judged((), False, frozenset(("ground-glass",)))
+    if organ != "mediastinum":
+        return Judged((), False, frozenset(("calcified",)))
+    words: tuple[Density, ...] = ("solid",) if hu >= FLUID_HU else ("hypodense", "solid")
+    return Judged(words, hu >= FLUID_HU, frozenset(("ground-glass", "calcified")))

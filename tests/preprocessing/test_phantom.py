@@ -340,6 +340,7 @@ def test_no_phrase_is_denied_that_is_true_of_a_lesion_by_its_hu():
     calcium = Traits("liver", "large", "calcified", "avid")
     assert not Query("liver", density="hyperdense").matches(calcium)
     assert Query("liver", density="hyperdense").is_true_of(calcium)
+    assert Query("right lung", density="solid").is_true_of(replace(calcium, place="right lung"))
     assert not Query("spleen", density="hyperdense").is_true_of(calcium)
     assert not Query("liver", "non-avid", density="hyperdense").is_true_of(calcium)
     assert not Query("liver", density="hypodense").is_true_of(calcium)

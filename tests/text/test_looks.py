@@ -3,7 +3,15 @@
 import pytest
 
 from preprocessing.phantom_text import all_queries, wordings
-from vol3d.text.looks import density_of, plain_of, size_of, uptake_of
+from vol3d.text.looks import (
+    denies_look,
+    density_of,
+    plain_of,
+    says_how_it_looks,
+    says_what_is_not_measured,
+    size_of,
+    uptake_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +69,42 @@ def test_uptake_is_read_with_its_denial(text: str, uptake: str | None):
 )  # fmt: skip
 def test_density_and_size_words(text: str, density: str | None, size: str | None):
     assert (density_of(text), size_of(text)) == (density, size)
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "partly calcified lesion in the liver", "rim-calcified lesion", "lesion with a calcified wall",
+        "solid and ground-glass nodules", "FDG-avid and non-avid lesions in the liver", "non calcified nodule",
+        "non-calcified nodule", "lesion with decreased FDG uptake", "mildly avid node", "lesion isodense to muscle",
+        "node with uptake above liver",
+    ],
+)  # fmt: skip
+def test_looks_of_a_part_of_two_things_or_by_comparison_are_not_measured(phrase):
+    assert not says_how_it_looks(phrase)
+    assert says_what_is_not_measured(phrase)
+
+
+@pytest.mark.parametrize("phrase", ["calcified lesion", "FDG avid node", "sclerotic bone lesion without FDG uptake"])
+def test_looks_of_a_whole_thing_are(phrase):
+    assert says_how_it_looks(phrase)
+    assert not says_what_is_not_measured(phrase)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "uptake"),
+    [
+        ("The liver lesion shows FDG uptake.", "avid"), ("The lesion takes up FDG.", "avid"),
+        ("The liver lesion does not show FDG uptake.", "non-avid"), ("not hypermetabolic lesion", "non-avid"),
+        ("photopenic lesion", "non-avid"), ("FDG-negative node", "non-avid"), ("lesion without uptake", "non-avid"),
+    ],
+)  # fmt: skip
+def test_uptake_said_with_a_verb(sentence, uptake):
+    assert uptake_of(sentence) == uptake
+
+
+def test_a_look_that_is_denied_denies_no_thing():
+    assert denies_look("The liver lesion is not calcified.")
+    assert denies_look("The lesion does not show FDG uptake.")
+    assert not denies_look("There is no calcified lesion in the liver.")
+    assert not denies_look("A lesion is not seen in the liver.")

@@ -13,17 +13,37 @@ _T = TypeVar("_T")
 
 _UPTAKES: tuple[tuple[Uptake, re.Pattern[str]], ...] = (
     ("non-avid", re.compile(
-        r"\bnon-?(?:fdg-|tracer-)?avid\b|\bnot (?:fdg-|tracer-)?avid\b|metabolically inactive|\bhypometabolic\b|"
-        r"\bnon-?metabolic\b|"
+        r"\b(?:non|not|never)[- ]?(?:longer |clearly )?(?:(?:fdg|tracer)[- ])?(?:avid|hypermetabolic)\b|"
+        r"metabolically inactive|\bhypometabolic\b|\bphotopenic\b|\bnon-?metabolic\b|\b(?:fdg|tracer)[- ]negative\b|"
+        r"\b(?:does|do|did) not (?:show|demonstrate|have|display|take up)(?: \w+){0,3}? ?"
+        r"(?:uptake|avidity|hypermetabolism|metabolic activity|fdg|tracer)\b|"
         r"\b(?:without|no|lacks?|absent)(?: \w+){0,2}? ?(?:fdg|tracer|metabolic|increased|pathologic\w*)?"
         r"(?: \w+)? ?(?:uptake|avidity|hypermetabolism|metabolic activity)\b"
     )),
     ("avid", re.compile(
-        r"\bavid\b|\b(?:fdg|tracer)-avid\b|hypermetaboli\w+|metabolically active|"
-        r"\b(?:increased|intense|high|marked|moderate|strong|elevated|abnormal|patholog\w+|showing|with)"
-        r"(?: \w+){0,2} uptake\b|\buptake of\b"
+        r"\b(?:(?:fdg|tracer)[- ])?avid\b|hypermetaboli\w+|metabolically active|\btakes? up (?:fdg|tracer)\b|"
+        r"\b(?:increased|intense|high|marked|moderate|strong|elevated|abnormal|patholog\w+|with|has|have|"
+        r"show(?:s|ing)?|demonstrat\w+)(?: \w+){0,2} uptake\b|\b(?:shows?|has|with) uptake\b|\buptake of\b"
     )),
 )  # fmt: skip
+_LOOK = r"(?:calcified|lytic|sclerotic|solid|hypodense|hyperdense|isodense|avid|hypermetabolic)"
+_OF_PARTS = re.compile(
+    rf"\b(?:partly|partially|rim|eggshell|peripherally|centrally|mixed|predominantly|not clearly)[- ]{_LOOK}|"
+    rf"\b(?:non|not|un)[- ]?(?:calcified|solid|lytic|sclerotic|hypodense|hyperdense|isodense)\b|"
+    r"(?:calcified|solid|dense|attenuating|attenuation|density|avid|lytic|sclerotic) (?:rims?|walls?|margins?|septa\w*|"
+    r"cent(?:re|er)s?|cores?|components?|portions?|parts?|areas?|capsules?|aort\w+|arter\w+|vessels?|organs?|"
+    r"materials?)\b|(?:dense|attenuating) (?:relative|compared|to|than)\b|"
+    r"\b(?:low|faint|mild|minimal|decreased|reduced|physiologic\w*)(?:ly)?(?: \w+){0,2}[ -](?:uptake|avid|"
+    r"hypermetabolic)\b|\buptake (?:above|below|higher|lower|like|similar|equal|of \d)",
+    re.I,
+)
+_DENIES_LOOK = re.compile(
+    rf"\b(?:is|are|was|were)(?: \w+)? not\b(?: \w+)?[ -](?:\w+-)?(?:{_LOOK}|ground-glass|hypo|hyper|iso)|"
+    r"\b(?:does|do|did) not\b.*\b(?:uptake|fdg|tracer)\b|"
+    r"\b(?:is|are|was|were) (?:non|un)-?\w*(?:avid|calcified|solid|hypermetabolic)\b",
+    re.I,
+)
+
 _DENSITY_WORDS: dict[Density, str] = {
     "part-solid": r"part(?:ly|ially)?[- ]solid|sub-?solid|semi-?solid", "ground-glass": r"ground[- ]glass",
     "calcified": r"calcified", "hypodense": r"hypodense|hypoattenuating|low[- ](?:attenuation|density)",
@@ -57,11 +77,38 @@ def uptake_of(text: str) -> Uptake | None:
     return next((name for name, pattern in _UPTAKES if pattern.search(lower)), None)
 
 
+def says_how_it_looks(text: str) -> bool:
+    """Whether a phrase says of a thing as a whole that it has one density, one uptake or both.
+
+    Not of its rim or a part, not by comparison with something else, not by degree, and not two at once: "partly
+    calcified", "isodense to muscle", "faintly avid" and "solid and ground-glass" are in no measurement of the whole.
+    """
+    return _looks_in(text) in ((0, 1), (1, 0), (1, 1)) and not _OF_PARTS.search(text)
+
+
+def says_what_is_not_measured(text: str) -> bool:
+    """Whether a phrase speaks of a look as `says_how_it_looks` does not understand it."""
+    return bool(_OF_PARTS.search(text)) or max(_looks_in(text)) > 1
+
+
+def _looks_in(text: str) -> tuple[int, int]:
+    """How many densities and how many kinds of uptake are named."""
+    lower = text.lower()
+    pale, avid = (pattern for _, pattern in _UPTAKES)
+    uptakes = bool(pale.search(lower)) + bool(avid.search(pale.sub(" ", lower)))
+    return sum(bool(pattern.search(lower)) for _, pattern in _DENSITIES), uptakes
+
+
+def denies_look(sentence: str) -> bool:
+    """Whether a sentence says how a thing does not look, "the lesion is not calcified": it denies no thing."""
+    return _DENIES_LOOK.search(sentence) is not None
+
+
 def plain_of(text: str) -> str:
     """A phrase without its words on density and uptake: "calcified lesion in the liver without FDG uptake" is a
     "lesion in the liver"."""
     for _, pattern in _UPTAKES:
-        text = re.sub(rf"(?:\b(?:with|showing)\s+)?(?:{pattern.pattern})", " ", text, flags=re.I)
+        text = re.sub(rf"(?:\b(?:with|showing|which|that|and)\s+)?(?:{pattern.pattern})", " ", text, flags=re.I)
     for _, pattern in _DENSITIES:
         text = re.sub(
             rf"(?:\b(?:of|with|densely|heavily|coarsely|partly)\s+)?{pattern.pattern}(?:\s+(?:density|attenuation)\b)?",

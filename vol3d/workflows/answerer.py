@@ -10,6 +10,7 @@ from vol3d.cache import Entry
 from vol3d.text.asked import asked_about, asks_for_absence
 from vol3d.text.asked_numbers import NumbersAsked, numbers_asked
 from vol3d.text.asked_words import asks_for_change, unknown_words
+from vol3d.text.looks import says_what_is_not_measured
 from vol3d.text.organs import structure_in
 from vol3d.text.questions import question_kind
 from vol3d.text.things import families_in, specific_families
@@ -81,6 +82,8 @@ class Answerer:
             raise (CannotMeasure if asked.trouble.endswith("not measured") else CannotAnswer)(asked.trouble)
         if phrase not in self.known.trained and (words := unknown_words(phrase, self.known.words)):
             raise CannotAnswer(f"the checkpoint has no words for {', '.join(words)}")
+        if phrase not in self.known.trained and says_what_is_not_measured(phrase):
+            raise CannotAnswer("only one density and one uptake of a whole thing are measured, and neither is denied")
         if asked.both and len(organs_of(phrase)) > 1:
             raise CannotAnswer("it names several places; ask about each by itself")
 

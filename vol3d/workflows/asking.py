@@ -29,12 +29,7 @@ class Asker:
         self.bank = EmbeddingBank(bank_root(), checkpoint.model.config.text, device)
 
     def __call__(self, entry: Entry, phrases: list[str]) -> tuple[Array, Array]:
-        """What phrases mean in a study; where they say how a lesion looks, density and uptake are measured.
-
-        A model that is trained to ignore its prompt gets no help from measurement either.
-        """
-        if self.checkpoint.model.config.text_ablation:
-            return self.unmeasured(entry, phrases)
+        """What phrases mean in a study; where they say how a lesion looks, density and uptake are measured."""
         return ask_measured(self.unmeasured, entry, phrases, self._known, self.checkpoint.calibration)
 
     def unmeasured(self, entry: Entry, phrases: list[str]) -> tuple[Array, Array]:

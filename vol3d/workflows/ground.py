@@ -15,6 +15,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from vol3d.text.grounding import grounding_phrase
+from vol3d.text.looks import denies_look
 from vol3d.text.organs import SIDES
 from vol3d.text.slots import slot_names
 from vol3d.text.statements import Statement, loose_numbers, statements_of
@@ -24,7 +25,7 @@ from vol3d.workflows.drafts import Draft
 from vol3d.workflows.evidence import Evidence, Part, body_sides
 from vol3d.workflows.known import NEIGHBOURS, OPEN_ENDED, SIDED, Known
 from vol3d.workflows.lesions import Lesion, Lesions
-from vol3d.workflows.looks import appearance_of, plain_phrase, sort_parts
+from vol3d.workflows.looks import Sorted, appearance_of, plain_phrase, sort_parts
 from vol3d.workflows.slots_filled import CannotFill, Number, counted_anew, filled, shown, without_numbers
 
 Status = Literal["supported", "not supported", "contradicted", "cannot be checked"]
@@ -113,6 +114,8 @@ def _judge(draft: Draft, statement: Statement, evidence: Evidence, known: Known,
         return _Verdict("cannot be checked", "it names several things at once; each needs a clause of its own")
     if "pet" not in evidence.entry.images and _of_uptake(draft, statement, known):
         return _Verdict("cannot be checked", "only a PET can show it, and the study has none")
+    if statement.kind == "absent" and draft.claim is None and denies_look(draft.sentence):
+        return _Verdict("cannot be checked", "it denies how a thing looks, not that it is there")
     places = known.places(draft.sentence, statement.organs, statement.side)
     match statement.kind:
         case "present":
@@ -143,7 +146,8 @@ def _present(
         return _Verdict("cannot be checked", "the checkpoint was not trained on anything of the kind in this place")
     probability = evidence.probability(phrase)
     verdict = _Verdict("not supported", "", probability, (phrase,), several=statement.several)
-    found = sort_parts(phrase, None, evidence, known)
+    by_rule = draft.claim is not None  # a template: what it tells was measured
+    found = Sorted(evidence.parts(phrase), []) if by_rule else sort_parts(phrase, None, evidence, known)
     parts = found.fitting
     if not parts and found.other:
         verdict.status, verdict.reason = "contradicted", _otherwise(found.other[0], evidence, known)
@@ -188,9 +192,9 @@ def _otherwise(part: Part, evidence: Evidence, known: Known) -> str:
     """What a thing looks like that was said to look otherwise."""
     looks = appearance_of(part, evidence, known)
     told = []
-    if looks.densities:
+    if looks.density.words:
         beside = "" if looks.around_hu is None else f", {looks.around_hu:.0f} HU around it"
-        told.append(f"{looks.densities[0]} ({looks.hu:.0f} HU{beside})")
+        told.append(f"{looks.density.words[0]} ({looks.hu:.0f} HU{beside})")
     if looks.uptake:
         beside = "" if looks.around_suv is None else f", {looks.around_suv:.1f} around it"
         told.append(f"{looks.uptake} (SUV {looks.suv:.1f}{beside})")

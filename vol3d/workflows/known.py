@@ -58,8 +58,10 @@ class Known:
     those that name a structure can say whether it is in view, and the rest are not used.
     """
 
-    def __init__(self, phrases: Iterable[str]) -> None:
+    def __init__(self, phrases: Iterable[str], *, hears: bool = True) -> None:
         phrases = set(phrases)
+        self.hears = hears
+        """False for a model that was trained to ignore its prompt: measurement must not help it either."""
         self.trained = frozenset(phrases)
         self.things: list[Thing] = []
         named: set[str] = set()
@@ -79,7 +81,8 @@ class Known:
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Known:
         """What the checkpoint's provenance lists."""
-        return cls(checkpoint.provenance.get("trained_phrases", []))
+        hears = not checkpoint.model.config.text_ablation
+        return cls(checkpoint.provenance.get("trained_phrases", []), hears=hears)
 
     @cached_property
     def plain(self) -> list[Thing]:

@@ -12,10 +12,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from vol3d.appearance import AIR_HU, AROUND_MM, Appearance, around, core_of, densities, organ_hu, organ_suv, uptake
+from vol3d.appearance import (
+    AIR_HU,
+    AROUND_MM,
+    Appearance,
+    around,
+    core_of,
+    judge_density,
+    judge_uptake,
+    organ_hu,
+    organ_suv,
+)
 from vol3d.cache import Entry
 from vol3d.checkpoint import Calibration
-from vol3d.text.looks import plain_of
+from vol3d.text.looks import plain_of, says_how_it_looks
 from vol3d.text.reports import organs_in
 from vol3d.text.statements import SideWord
 from vol3d.text.things import FOCAL, NODE, families_in
@@ -43,6 +53,8 @@ class Sorted:
 
 def plain_phrase(phrase: str) -> str | None:
     """What to ask besides a phrase that says how a lesion looks; None if it says nothing that is measured."""
+    if not says_how_it_looks(phrase):
+        return None
     plain = plain_of(phrase)
     names = families_in(plain) & {FOCAL, NODE} or re.search(r"\bfindings?\b", plain, re.I)
     return plain if plain != phrase and names else None
@@ -51,17 +63,18 @@ def plain_phrase(phrase: str) -> str | None:
 def sort_parts(phrase: str, side: SideWord, evidence: Evidence, known: Known) -> Sorted:
     """The parts of a phrase, and of the plain thing where the phrase says how it looks, by what they look like.
 
-    Those whose most telling word is the one said come alone, if there are any: a calcified lesion is hyperdense too,
-    and not meant where another is only that. Else whatever the phrase itself found fits that nothing refutes.
+    Those whose most telling word is the one said keep out others of which it is true as well, if there are any: a
+    calcified lesion is hyperdense too, and not meant where another is only that. What cannot be told fits if the phrase
+    itself found it.
     """
     parts, plain = evidence.parts(phrase, side), plain_phrase(phrase)
-    if plain is None:
+    if plain is None or not known.hears:
         return Sorted(parts, [])
     more = [p for p in evidence.parts(plain, side) if not overlaps(p, parts)]
     looks = {p: appearance_of(p, evidence, known) for p in (*parts, *more)}
     fits = {p: looks[p].fits(phrase) for p in looks}
     sure = [p for p in looks if fits[p] and looks[p].called(phrase)]
-    fitting = sure or [p for p in parts if fits[p] is not False]
+    fitting = [*sure, *(p for p in parts if fits[p] is None)] if sure else [p for p in parts if fits[p] is not False]
     return Sorted(
         sorted(fitting, key=lambda p: -p.voxels),
         [p for p in looks if p not in fitting and (p in parts or fits[p] is False)],
@@ -87,7 +100,7 @@ def ask_measured(
         probability_PZYX (uint8) and presence_P (logits), of the phrases.
     """
     plain = [p for phrase in phrases if (p := plain_phrase(phrase))]
-    if not plain:
+    if not plain or not known.hears or calibration.scale <= 0:  # the last: it knows nothing of presence
         return ask(entry, phrases)
     near = [*(t.phrase for t in known.plain), *known.sites.values()]
     asked = list(dict.fromkeys([*phrases, *plain, *near]))
@@ -100,13 +113,16 @@ def ask_measured(
         _keep(phrase, parts, probability_PZYX[row])
         if parts.fitting:
             presence_P[row] = max(presence_P[row], *(presence_P[asked.index(p.phrase)] for p in parts.fitting))
-        elif parts.other and calibration.scale > 0:
-            presence_P[row] = min(presence_P[row], calibration.logit(REFUTED))
+        elif parts.other:
+            refuted = calibration.logit(min(REFUTED, calibration.presence_threshold / 2))
+            presence_P[row] = min(presence_P[row], refuted)
     return probability_PZYX[: len(phrases)], presence_P[: len(phrases)]
 
 
 def _keep(phrase: str, parts: Sorted, probability_ZYX: Array) -> None:
     """Takes out of the phrase's map, in place, what does not fit, and puts in what does."""
+    if not parts.fitting and parts.other:
+        probability_ZYX[:] = 0  # crumbs that are no parts too
     for part in parts.other:
         if part.phrase == phrase:
             probability_ZYX[part.window][part.probability_ZYX > 0] = 0
@@ -128,20 +144,32 @@ def _measured(part: Part, evidence: Evidence, known: Known) -> Appearance:
     mask_ZYX = _pasted([part], start, stop)
     near_ZYX = ndimage.binary_dilation(_pasted(_others(part, evidence, known), start, stop))
     core_ZYX, shell_ZYX = core_of(mask_ZYX), around(mask_ZYX, grid.spacing_mm) & ~near_ZYX
-    organ = next((o for _, _, o in organs_in(part.phrase)), None) or place_of(part, known, evidence)[1]
+    small = core_ZYX is None
+    inner_ZYX = mask_ZYX if core_ZYX is None else core_ZYX
+    organ = next((o for _, _, o in reversed(organs_in(part.phrase))), None) or place_of(part, known, evidence)[1]
     organ_ZYX = _organ_mask(part, organ, evidence, known, start, stop)
     found = Appearance()
     if "ct" in entry.images:
-        ct_ZYX = entry.read("ct", start, stop)
-        hu, around_hu = float(np.median(ct_ZYX[core_ZYX])), organ_hu(ct_ZYX, shell_ZYX, organ_ZYX)
-        words, certain = densities(hu, around_hu, organ)
-        found = replace(found, hu=hu, around_hu=around_hu, densities=words, certain=certain)
+        ct_ZYX, seen_ZYX = entry.read("ct", start, stop), entry.coverage("ct", start, stop)
+        if _mostly(seen_ZYX, inner_ZYX):
+            hu = float(np.median(ct_ZYX[inner_ZYX & seen_ZYX]))
+            around_hu = organ_hu(ct_ZYX, shell_ZYX & seen_ZYX, organ_ZYX, only_organ=organ in OWN_MASK - {"lung"})
+            judged = judge_density(hu, around_hu, organ, small=small)
+            found = replace(found, hu=hu, around_hu=around_hu, density=judged)
         shell_ZYX &= ct_ZYX > AIR_HU
     if "pet" in entry.images:
         pet_ZYX = entry.read("pet", start, stop)
-        suv, around_suv = float(pet_ZYX[core_ZYX].max()), organ_suv(pet_ZYX, shell_ZYX, organ_ZYX)
-        found = replace(found, suv=suv, around_suv=around_suv, uptake=uptake(suv, around_suv))
+        seen_ZYX = entry.coverage("pet", start, stop) & np.isfinite(pet_ZYX)
+        if _mostly(seen_ZYX, inner_ZYX):
+            suv = float(pet_ZYX[inner_ZYX & seen_ZYX].max())
+            around_suv = organ_suv(pet_ZYX, shell_ZYX & seen_ZYX, organ_ZYX)
+            found = replace(found, suv=suv, around_suv=around_suv, uptake=judge_uptake(suv, around_suv, organ))
     return found
+
+
+def _mostly(seen_ZYX: Array, mask_ZYX: Array) -> bool:
+    """Whether at least half of a mask was scanned: the rest is fill."""
+    return bool(2 * np.count_nonzero(seen_ZYX & mask_ZYX) >= np.count_nonzero(mask_ZYX) > 0)
 
 
 def _window(part: Part, shape: Zyx, spacing_mm: tuple[float, float, float]) -> tuple[Zyx, Zyx]:

@@ -13,10 +13,11 @@ from vol3d.checkpoint import Checkpoint, load_checkpoint
 from vol3d.errors import ConfigError
 from vol3d.export.report_text import report_text
 from vol3d.files import write_json, write_whole
+from vol3d.text.things import families_in
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.change import ChangeError, Prior, StudyLesions, compare, read_references, write_reference
 from vol3d.workflows.drafts import Context, Writer
-from vol3d.workflows.evidence import UNITS, Evidence, Evidences
+from vol3d.workflows.evidence import UNITS, Evidence, Evidences, Part
 from vol3d.workflows.found import things_found
 from vol3d.workflows.ground import IMPRESSION, Grounded, ground
 from vol3d.workflows.inputs import studies_in
@@ -153,7 +154,7 @@ class Reporter:
             "lesions": [
                 {
                     **f.record(),
-                    "appearance": asdict(appearance_of(lesions.part_of(f), evidence, self.known)),
+                    "appearance": self._appearance(lesions.part_of(f), evidence),
                     "mentioned": f.id in mentioned,
                     "comparable": f.id in same,
                 }
@@ -180,6 +181,10 @@ class Reporter:
         if refused:
             raise ChangeError(f"the report is written without a comparison with the prior study: {refused}")
         return record
+
+    def _appearance(self, part: Part, evidence: Evidence) -> dict[str, Any] | None:
+        """What was measured of a finding; nothing of an organ."""
+        return appearance_of(part, evidence, self.known).record() if families_in(part.phrase) else None
 
 
 def _template(path: Path | None) -> Path | None:

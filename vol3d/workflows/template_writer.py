@@ -10,14 +10,15 @@ from collections.abc import Sequence
 
 from vol3d.appearance import Appearance
 from vol3d.cache import Entry
-from vol3d.text.looks import density_of, uptake_of
+from vol3d.text.looks import density_of, plain_of, uptake_of
 from vol3d.text.organs import SIDES
 from vol3d.text.statements import SideWord
+from vol3d.text.things import FOCAL, NODE
 from vol3d.workflows.drafts import Context, Draft
 from vol3d.workflows.evidence import Evidence, Evidences
 from vol3d.workflows.found import Found, things_found
 from vol3d.workflows.ground import IMPRESSION
-from vol3d.workflows.known import WITNESSES, Known
+from vol3d.workflows.known import WITNESSES, Known, Thing
 from vol3d.workflows.looks import appearance_of
 
 _TITLES = {"lung": "lungs", "kidney": "kidneys", "bone": "bones", "soft_tissue": "soft tissues", "adrenal": "adrenals"}
@@ -60,7 +61,7 @@ class TemplateWriter:
         series = "ct" if "ct" in entry.images else "pet"
         uptake = ", SUVmax <suv_max_1>" if "pet" in entry.images else ""
         sentence = (
-            f"{_capital(described(found.thing.phrase, looks))}, longest diameter <size_1>, volume <volume_1>{uptake} "
+            f"{_capital(described(found.thing, looks))}, longest diameter <size_1>, volume <volume_1>{uptake} "
             f"(largest on {series} slice <slice_1>, z = <z_1>)."
         )
         phrases = (found.thing.phrase,)
@@ -110,21 +111,39 @@ class TemplateWriter:
             phrases = tuple(t.phrase for t in self.known.shown_by(entry.images))
             return [Draft(IMPRESSION, sentence, claim="absent", phrases=phrases)]
         return [
-            impression_of(f.thing.phrase, "pet" in entry.images, f.part.centroid_mm)
+            impression_of(
+                f.thing.phrase,
+                "pet" in entry.images,
+                f.part.centroid_mm,
+                told=named_as_seen(f.thing, appearance_of(f.part, self._evidences.of(entry), self.known)),
+            )
             for f in sorted(found, key=lambda f: -f.part.voxels)
         ]
 
 
-def impression_of(phrase: str, with_pet: bool, at_mm: tuple[float, float, float]) -> Draft:
-    """One line of an impression about the thing there."""
+def impression_of(phrase: str, with_pet: bool, at_mm: tuple[float, float, float], told: str | None = None) -> Draft:
+    """One line of an impression about the thing there, in the phrase's words or others."""
     uptake = ", SUVmax <suv_max_1>" if with_pet else ""
-    return Draft(IMPRESSION, f"{_capital(phrase)}, <size_1>{uptake}.", claim="present", phrases=(phrase,), at_mm=at_mm)
+    return Draft(
+        IMPRESSION, f"{_capital(told or phrase)}, <size_1>{uptake}.", claim="present", phrases=(phrase,), at_mm=at_mm
+    )
 
 
-def described(phrase: str, looks: Appearance) -> str:
-    """The phrase with words for what was measured, where it has none: "avid hypodense lesion in the liver"."""
-    words = [looks.uptake if uptake_of(phrase) is None else None, looks.density if density_of(phrase) is None else None]
+def described(thing: Thing, looks: Appearance) -> str:
+    """A lesion's or node's phrase with words for what was measured: "avid hypodense lesion in the liver".
+
+    Words of the phrase itself that do not hold are left out; other findings are told as they are.
+    """
+    if not thing.families & {FOCAL, NODE}:
+        return thing.phrase
+    phrase = named_as_seen(thing, looks)
+    words = [looks.uptake if uptake_of(phrase) is None else None, looks.word if density_of(phrase) is None else None]
     return " ".join([*(w for w in words if w), phrase])
+
+
+def named_as_seen(thing: Thing, looks: Appearance) -> str:
+    """The phrase, without its words on density and uptake where they were measured not to hold."""
+    return plain_of(thing.phrase) if looks.fits(thing.phrase) is False else thing.phrase
 
 
 def title(organ: str | None) -> str:

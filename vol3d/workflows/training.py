@@ -23,7 +23,7 @@ from vol3d.train.loop import TrainResult, train
 from vol3d.train.plan import Plan, plan_run
 from vol3d.train.run_config import RunConfig
 from vol3d.workflows.asking import Asker
-from vol3d.workflows.calibrate import ABSENT_PER_STUDY, Calibrated, calibrate, calibrate_as_asked
+from vol3d.workflows.calibrate import ABSENT_PER_STUDY, Calibrated, calibrate_as_asked
 from vol3d.workflows.finding_scores import labelled, labels_of, macro_auroc, phrases_of, refuse_test
 from vol3d.workflows.known import Known
 from vol3d.workflows.model_card import write_cards
@@ -158,8 +158,8 @@ def _finish(out: Path, cache: Cache, config: RunConfig, entries: Sequence[Entry]
         weights = checkpoint.provenance["weights_sha256"]
         if weights not in known:
             ask = Asker(checkpoint, "cpu").unmeasured
-            ablated = checkpoint.model.config.text_ablation
-            known[weights] = calibrate(ask, entries) if ablated else calibrate_as_asked(ask, entries, Known(phrases))
+            hears = not checkpoint.model.config.text_ablation
+            known[weights] = calibrate_as_asked(ask, entries, Known(phrases, hears=hears))
         learnt = known[weights]
         chosen_by = {"split": config.data.val_split, **learnt.chosen_by}
         provenance = {**checkpoint.provenance, "calibrated_on": chosen_by, "trained_phrases": phrases}
