@@ -77,6 +77,12 @@ class Evidence:
         if new:
             self.hear(new, *self._ask(self.entry, new))
 
+    def answers(self, entry: Entry, phrases: list[str]) -> tuple[Array, Array]:
+        """An `Ask` about this entry: copies of what was asked before, after one pass for what was not."""
+        self.ask(phrases)
+        found = [self._answers[p] for p in phrases]
+        return np.stack([mask for mask, _ in found]), np.array([logit for _, logit in found], np.float32)
+
     def hear(self, phrases: Sequence[str], probability_PZYX: Array, presence_P: Array) -> None:
         """Takes what the model has answered already."""
         for phrase, probability_ZYX, logit in zip(phrases, probability_PZYX, presence_P, strict=True):

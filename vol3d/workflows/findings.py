@@ -114,9 +114,9 @@ def write_findings(
 ) -> list[dict[str, Any]]:
     """Asks all wordings in one pass, decides, writes masks and heat maps and then ``findings.json``."""
     target = target_of(entry, row, question.grid)
-    sites = {name: phrase for p in question.prompts for name in p.sites if (phrase := _site(name, checkpoint))}
-    hears_no = bool(checkpoint.findings and checkpoint.findings.negative_weight)
-    phrases = list(dict.fromkeys([*phrases_of(question.prompts, hears_no), *sites.values()]))
+    sites = _sites(question, checkpoint)
+    hears_no = _hears_no(checkpoint)
+    phrases = wordings_asked(question, checkpoint)
     probability_PZYX, presence_P = ask(entry, phrases)
     logits = dict(zip(phrases, map(float, presence_P), strict=True))
     at = {phrase: i for i, phrase in enumerate(phrases)}
@@ -134,6 +134,20 @@ def write_findings(
     record = {**record_of(entry, checkpoint, target.series), "point": question.point, "findings": found}
     write_json(folder / "findings.json", record)
     return found
+
+
+def wordings_asked(question: Question, checkpoint: Checkpoint) -> list[str]:
+    """Every wording of the findings, and the structures that say whether they are in view."""
+    wordings = phrases_of(question.prompts, _hears_no(checkpoint))
+    return list(dict.fromkeys([*wordings, *_sites(question, checkpoint).values()]))
+
+
+def _hears_no(checkpoint: Checkpoint) -> bool:
+    return bool(checkpoint.findings and checkpoint.findings.negative_weight)
+
+
+def _sites(question: Question, checkpoint: Checkpoint) -> dict[str, str]:
+    return {name: phrase for p in question.prompts for name in p.sites if (phrase := _site(name, checkpoint))}
 
 
 def _site(structure: str, checkpoint: Checkpoint) -> str | None:

@@ -22,11 +22,14 @@ from vol3d.checkpoint import Checkpoint, load_checkpoint
 from vol3d.config import from_tree, to_tree
 from vol3d.files import write_whole
 from vol3d.train import stop
+from vol3d.types import Array
 from vol3d.workflows.drafts import Context
-from vol3d.workflows.findings import Question, asked_of, write_findings
+from vol3d.workflows.findings import Question, asked_of, wordings_asked, write_findings
+from vol3d.workflows.looks import ask_measured, phrases_near, plain_phrase
 from vol3d.workflows.reading import writer_of
 from vol3d.workflows.report import Reporter
-from vol3d.workflows.segment import clean_prompts, write_answers
+from vol3d.workflows.scoring import Ask
+from vol3d.workflows.segment import clean_prompts, phrases_asked, write_answers
 from vol3d.workflows.studies import BatchSummary, State, each_study
 
 DONE = "done.json"
@@ -91,10 +94,11 @@ def infer(
         folder = out / row.study_id
         (folder / DONE).unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
-        if phrases:  # each asks in a pass of its own: what it answers is what the single command would
-            write_answers(entry, row, phrases, reporter.asker, checkpoint, folder, None)
+        ask = _asking_once(entry, reporter, phrases, question)
+        if phrases:
+            write_answers(entry, row, phrases, ask, checkpoint, folder, None)
         if question is not None:
-            write_findings(entry, row, question, reporter.asker, checkpoint, folder)
+            write_findings(entry, row, question, ask, checkpoint, folder)
         reporter.write(entry, row, folder, Context())
         write_whole(folder / DONE, json.dumps({"key": key(row), "study_id": row.study_id}))
 
@@ -113,6 +117,27 @@ def infer(
         )  # fmt: skip
     summary.done, summary.failed = done.done, done.failed
     return summary
+
+
+def _asking_once(entry: Entry, reporter: Reporter, prompts: Sequence[str], question: Question | None) -> Ask:
+    """An `Ask` that answers as the single commands would, after one pass for all that they and the report ask.
+
+    With views mirrored from left to right they ask apart: a phrase that names a side leaves those views out, and would
+    do so for all phrases of its pass.
+    """
+    checkpoint, known = reporter.checkpoint, reporter.known
+    if "x" in checkpoint.predict.mirror_axes:
+        return reporter.asker
+    asked = phrases_asked(prompts, checkpoint)
+    asked += wordings_asked(question, checkpoint) if question is not None else []
+    asked += [plain for phrase in asked if (plain := plain_phrase(phrase))]
+    evidence = reporter.evidences.of(entry)
+    evidence.ask([*asked, *phrases_near(known)])
+
+    def ask(entry: Entry, phrases: list[str]) -> tuple[Array, Array]:
+        return ask_measured(evidence.answers, entry, phrases, known, checkpoint.calibration)
+
+    return ask
 
 
 def _key(checkpoint: Checkpoint, phrases: Sequence[str], study: str) -> str:

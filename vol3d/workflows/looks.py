@@ -102,8 +102,7 @@ def ask_measured(
     plain = [p for phrase in phrases if (p := plain_phrase(phrase))]
     if not plain or not known.hears or calibration.scale <= 0:  # the last: it knows nothing of presence
         return ask(entry, phrases)
-    near = [*(t.phrase for t in known.plain), *known.sites.values()]
-    asked = list(dict.fromkeys([*phrases, *plain, *near]))
+    asked = list(dict.fromkeys([*phrases, *plain, *phrases_near(known)]))
     probability_PZYX, presence_P = ask(entry, asked)
     evidence = Evidence(entry, ask, calibration)
     evidence.hear(asked, probability_PZYX, presence_P)
@@ -117,6 +116,11 @@ def ask_measured(
             refuted = calibration.logit(min(REFUTED, calibration.presence_threshold / 2))
             presence_P[row] = min(presence_P[row], refuted)
     return probability_PZYX[: len(phrases)], presence_P[: len(phrases)]
+
+
+def phrases_near(known: Known) -> list[str]:
+    """What has to be asked to know what lies around a thing."""
+    return [*(t.phrase for t in known.plain), *known.sites.values()]
 
 
 def _keep(phrase: str, parts: Sorted, probability_ZYX: Array) -> None:

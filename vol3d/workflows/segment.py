@@ -18,6 +18,7 @@ from vol3d.files import write_json
 from vol3d.text.organs import structure_in
 from vol3d.types import Array
 from vol3d.workflows.asking import Asker
+from vol3d.workflows.scoring import Ask
 from vol3d.workflows.studies import (
     BatchSummary,
     Target,
@@ -79,11 +80,16 @@ def clean_prompts(prompts: Sequence[str]) -> list[str]:
     return cleaned
 
 
+def phrases_asked(prompts: Sequence[str], checkpoint: Checkpoint) -> list[str]:
+    """The prompts, and the structures that say whether they are in view."""
+    return list(dict.fromkeys([*prompts, *_sites(list(prompts), checkpoint).values()]))
+
+
 def write_answers(
     entry: Entry,
     row: Row,
     prompts: list[str],
-    asker: Asker,
+    ask: Ask,
     checkpoint: Checkpoint,
     folder: Path,
     grid: str | None,
@@ -91,8 +97,8 @@ def write_answers(
     """Asks, carries the masks to the source grid, measures and writes one study."""
     target = target_of(entry, row, grid)
     sites = _sites(prompts, checkpoint)
-    index_of = {p: i for i, p in enumerate(dict.fromkeys([*prompts, *sites.values()]))}
-    probability_PZYX, presence_P = asker(entry, list(index_of))
+    index_of = {p: i for i, p in enumerate(phrases_asked(prompts, checkpoint))}
+    probability_PZYX, presence_P = ask(entry, list(index_of))
     (folder / "masks").mkdir(parents=True, exist_ok=True)
     for old in (folder / "masks").glob("*.nii.gz"):  # of an earlier run with other prompts
         old.unlink()
