@@ -11,10 +11,11 @@ from preprocessing.phantom import PhantomOptions, write_phantoms
 from vol3d.cache import Cache
 from vol3d.checkpoint import Calibration
 from vol3d.text.looks import plain_of
+from vol3d.workflows.appearances import appearance_of
 from vol3d.workflows.calibrate import calibrate, calibrate_as_asked
 from vol3d.workflows.evidence import Evidences
 from vol3d.workflows.known import Known
-from vol3d.workflows.looks import appearance_of, ask_measured, plain_phrase, sort_parts
+from vol3d.workflows.looks import ask_measured, plain_phrase, sort_parts
 from vol3d.workflows.prepare import load_recipe
 
 _spec = importlib.util.spec_from_file_location("oracle", Path(__file__).with_name("oracle.py"))

@@ -69,7 +69,7 @@ class Evidence:
         self._answers: dict[str, tuple[Array, float]] = {}
         self._parts: dict[str, list[Part]] = {}
         self.appearances: dict[Part, Appearance] = {}
-        """Filled by `vol3d.workflows.looks`."""
+        """Filled by `vol3d.workflows.appearances`."""
 
     def ask(self, phrases: Iterable[str]) -> None:
         """One pass over the study for all of them that are new."""

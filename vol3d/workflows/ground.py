@@ -21,11 +21,12 @@ from vol3d.text.slots import slot_names
 from vol3d.text.statements import Statement, loose_numbers, statements_of
 from vol3d.text.things import families_in
 from vol3d.text.uptake import needs_pet
+from vol3d.workflows.appearances import appearance_of
 from vol3d.workflows.drafts import Draft
 from vol3d.workflows.evidence import Evidence, Part, body_sides
 from vol3d.workflows.known import NEIGHBOURS, OPEN_ENDED, SIDED, Known
 from vol3d.workflows.lesions import Lesion, Lesions
-from vol3d.workflows.looks import Sorted, appearance_of, plain_phrase, sort_parts
+from vol3d.workflows.looks import Sorted, plain_phrase, sort_parts
 from vol3d.workflows.slots_filled import CannotFill, Number, counted_anew, filled, shown, without_numbers
 
 Status = Literal["supported", "not supported", "contradicted", "cannot be checked"]

@@ -23,9 +23,10 @@ from vol3d.config import from_tree, to_tree
 from vol3d.files import write_whole
 from vol3d.train import stop
 from vol3d.types import Array
+from vol3d.workflows.appearances import phrases_near
 from vol3d.workflows.drafts import Context
 from vol3d.workflows.findings import Question, asked_of, wordings_asked, write_findings
-from vol3d.workflows.looks import ask_measured, phrases_near, plain_phrase
+from vol3d.workflows.looks import ask_measured, plain_phrase
 from vol3d.workflows.reading import writer_of
 from vol3d.workflows.report import Reporter
 from vol3d.workflows.scoring import Ask

@@ -14,6 +14,7 @@ from vol3d.errors import ConfigError
 from vol3d.export.report_text import report_text
 from vol3d.files import write_json, write_whole
 from vol3d.text.things import families_in
+from vol3d.workflows.appearances import appearance_of
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.change import ChangeError, Prior, StudyLesions, compare, read_references, write_reference
 from vol3d.workflows.drafts import Context, Writer
@@ -23,7 +24,6 @@ from vol3d.workflows.ground import IMPRESSION, Grounded, ground
 from vol3d.workflows.inputs import studies_in
 from vol3d.workflows.known import Known
 from vol3d.workflows.lesions import Lesions
-from vol3d.workflows.looks import appearance_of
 from vol3d.workflows.prior import open_prior, patient_of
 from vol3d.workflows.reading import writer_of
 from vol3d.workflows.records import RECORD, text_of_report

@@ -14,12 +14,12 @@ from vol3d.text.looks import density_of, plain_of, uptake_of
 from vol3d.text.organs import SIDES
 from vol3d.text.statements import SideWord
 from vol3d.text.things import FOCAL, NODE
+from vol3d.workflows.appearances import appearance_of
 from vol3d.workflows.drafts import Context, Draft
 from vol3d.workflows.evidence import Evidence, Evidences
 from vol3d.workflows.found import Found, things_found
 from vol3d.workflows.ground import IMPRESSION
 from vol3d.workflows.known import WITNESSES, Known, Thing
-from vol3d.workflows.looks import appearance_of
 
 _TITLES = {"lung": "lungs", "kidney": "kidneys", "bone": "bones", "soft_tissue": "soft tissues", "adrenal": "adrenals"}
 

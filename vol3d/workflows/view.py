@@ -179,7 +179,9 @@ def _masks(folder: Path, records: Mapping[str, dict[str, Any]], images: Images) 
             figures = {**lesion["measurement"], "probability": lesion["probability"], "mentioned": lesion["mentioned"]}
             yield from _item(folder, "report", lesion["file"], lesion["phrase"], figures, images, lesion["pet_file"])
     for answer in (records.get("segmentation") or {}).get("answers", ()):
-        if answer["state"] == "present":
+        if answer["state"] != "present":
+            _grid_of(folder / answer["file"], images)  # its mask is empty, and must still be this study's
+        else:
             yield from _item(folder, "segmentation", answer["file"], answer["prompt"], _flat(answer), images)
     for finding in (records.get("findings") or {}).get("findings", ()):
         evidence = finding["evidence"]
@@ -227,10 +229,14 @@ def _mask(folder: Path, file: str, images: Images) -> tuple[Grid, Array]:
         GeometryError: it lies on no grid of the study.
     """
     path = folder / file
+    return _grid_of(path, images), read_array(path)
+
+
+def _grid_of(path: Path, images: Images) -> Grid:
     found = read_grid(path)
     for grid in images.source_grids.values():
         if grid.same_as(found):
-            return grid, read_array(path)
+            return grid
     grids = "; ".join(f"{name} {grid}" for name, grid in images.source_grids.items())
     raise GeometryError(f"expected {path} on a grid of the images ({grids}), found {found}; are they another study's?")
 
