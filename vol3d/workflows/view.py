@@ -179,8 +179,10 @@ def _masks(folder: Path, records: Mapping[str, dict[str, Any]], images: Images) 
             figures = {**lesion["measurement"], "probability": lesion["probability"], "mentioned": lesion["mentioned"]}
             yield from _item(folder, "report", lesion["file"], lesion["phrase"], figures, images, lesion["pet_file"])
     for answer in (records.get("segmentation") or {}).get("answers", ()):
+        path = folder / answer["file"]
         if answer["state"] != "present":
-            _grid_of(folder / answer["file"], images)  # its mask is empty, and must still be this study's
+            if path.exists():
+                _grid_of(path, images)  # it is empty, and must still be this study's
         else:
             yield from _item(folder, "segmentation", answer["file"], answer["prompt"], _flat(answer), images)
     for finding in (records.get("findings") or {}).get("findings", ()):
