@@ -4,8 +4,10 @@
 
 Both sides train on the same patients of each fold, on the same cores, one after the other, and are scored on the native
 PET grid of the patients left out. nnU-Net plans for itself (`3d_fullres`, trainer `nnUNetTrainer_5epochs`), with the CT
-resampled to the PET grid as its second channel. With `--masks weak` (and an `--out` of its own) vol3d trains on masks
-from sentences alone (docs/how-to/weak-labels.md). No validation patient is used by vol3d: the thresholds stay at 0.5.
+resampled to the PET grid as its second channel; `nnUNet_compile=f` (no GPU), one worker for augmentation (two cores).
+The answer of vol3d is that of the first wording; Dice of the others stands beside it. With `--masks weak` (and
+an `--out` of its own) vol3d trains on masks from sentences alone (docs/how-to/weak-labels.md). No validation patient is
+used by vol3d: the thresholds stay at 0.5.
 Results: `--out`/results.json, one row a patient and side, with paired bootstrap.
 """
 
@@ -79,10 +81,15 @@ def run_vol3d(arguments: argparse.Namespace, fold: int, test: list[str]) -> list
     results = []
     for study in test:
         entry = cache.entry(study)
-        probability_PZYX, _ = asker(entry, [PHRASES[0]])
-        pet = entry.pet_native()
-        mask = to_source_grid(probability_PZYX[0], entry.grid, pet.grid, checkpoint.calibration.mask_threshold)
-        results.append(score_patient(arguments.data / study, mask, minutes))
+        pet, calibration = entry.pet_native(), checkpoint.calibration
+        scores = []
+        for probability_ZYX, logit in zip(*asker(entry, list(PHRASES)), strict=True):
+            mask = np.zeros(pet.grid.shape, np.uint8)
+            if calibration.probability(float(logit)) >= calibration.presence_threshold:  # as `vol3d segment` answers
+                mask = to_source_grid(probability_ZYX, entry.grid, pet.grid, calibration.mask_threshold)
+            scores.append(score_patient(arguments.data / study, mask, minutes))
+        by_phrase = {phrase: score["dice"] for phrase, score in zip(PHRASES, scores, strict=True)}
+        results.append({**scores[0], "dice_by_phrase": by_phrase})
     return results
 
 
@@ -177,6 +184,9 @@ def print_table(found: list[dict]) -> None:
             interval = bootstrap_interval(np.array([r[name] for r in own]), [r["study"] for r in own])
             spread = f"({interval.low:.3f} to {interval.high:.3f}), n={interval.cases}"
             print(f"{side:8s} {name:10s} {interval.value:.3f} {spread}")
+    asked = [r["dice_by_phrase"] for r in found if "dice_by_phrase" in r]
+    for phrase in asked[0] if asked else ():
+        print(f"vol3d    dice of {phrase!r}: {np.mean([r[phrase] for r in asked]):.3f}")
     by_study = {(r["side"], r["study"]): r for r in found}
     both = sorted({r["study"] for r in found if all((s, r["study"]) in by_study for s in ("vol3d", "nnunet"))})
     for name in ("dice", "suv_match") if both else ():

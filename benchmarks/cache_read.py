@@ -29,7 +29,6 @@ from benchmarks import harness
 from benchmarks.rivals import INTENSITIES
 from benchmarks.volumes import whole_body
 from preprocessing.reading import read_image
-from vol3d.arrays import _CONTEXTS
 from vol3d.cache import Cache, Entry
 from vol3d.cache_write import EntryData, create_cache, write_entry
 from vol3d.data.channels import ChannelConfig, to_channels
@@ -154,7 +153,6 @@ def readers(made: Made, image: str, size: int) -> dict[str, Read]:
     import zarr
     from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
-    forget_chunks()
     cache = Cache(made.cache)
     entries = [cache.entry(f"study-{n}") for n in range(made.studies)]
     dataset = nnUNetDatasetBlosc2(str(made.nnunet))
@@ -179,14 +177,6 @@ def readers(made: Made, image: str, size: int) -> dict[str, Read]:
         "npy memmap": lambda n, a, b: np.array(mapped[box(a, b)]),
         "memory copy": lambda n, a, b: memory[box(a, b)].copy(),
     }  # fmt: skip
-
-
-def forget_chunks() -> None:
-    """Every read decodes its chunks: with a few studies here, the small memory that a process keeps would hold many."""
-    import tensorstore
-
-    limits = {"data_copy_concurrency": {"limit": 1}, "cache_pool": {"total_bytes_limit": 0}}
-    _CONTEXTS[os.getpid()] = tensorstore.Context(limits)
 
 
 def box(start: Zyx, stop: Zyx) -> tuple[slice, ...]:

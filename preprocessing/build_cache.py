@@ -9,7 +9,6 @@ import shutil
 import statistics
 import threading
 import time
-import traceback
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -26,7 +25,7 @@ from preprocessing.transforms import PreprocessConfig
 from vol3d.cache import Entry, entry_path, quarantined
 from vol3d.cache_write import abandoned, create_cache, write_entry
 from vol3d.config import digest, to_tree
-from vol3d.errors import Vol3dError
+from vol3d.errors import Vol3dError, unforeseen
 from vol3d.files import locked, write_whole
 from vol3d.processes import end_with
 from vol3d.progress import progress
@@ -106,6 +105,9 @@ class Job:
     assume_hu: bool
 
 
+KILLED = "the worker process was killed while building it (out of memory?)"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How one study ended."""
@@ -132,9 +134,7 @@ def build_one(job: Job) -> Outcome:
     except (Vol3dError, OSError, MemoryError) as error:
         return Outcome(study_id, "quarantined", f"{type(error).__name__}: {error}")
     except Exception as error:  # one study that nobody foresaw must not end a hundred thousand others
-        at = traceback.extract_tb(error.__traceback__)[-1]
-        what = f"{type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno})"
-        return Outcome(study_id, "quarantined", f"not foreseen, please report: {what}")
+        return Outcome(study_id, "quarantined", unforeseen(error))
     finally:
         late.cancel()
 
@@ -156,18 +156,14 @@ def _run(jobs: list[Job], workers: int) -> Iterator[Outcome]:
             yield from map(build_one, jobs)
         return
     pending = {job.row.study_id: job for job in jobs}
-    for outcome in _pool(pending.values(), workers):
-        del pending[outcome.study_id]
-        yield outcome
-    for job in pending.values():  # a worker died (killed, out of memory): one study a pool tells whose fault it was
-        outcomes = list(_pool([job], 1))
-        yield (
-            outcomes[0]
-            if outcomes
-            else Outcome(
-                job.row.study_id, "quarantined", "the worker process was killed while building it (out of memory?)"
-            )
-        )
+    while pending:
+        for outcome in _pool(list(pending.values()), workers):
+            del pending[outcome.study_id]
+            yield outcome
+        # A worker died (killed, out of memory). Studies are begun in this order, so it was one of the first that are
+        # left: each of them in a pool of its own tells which, and the rest goes on together.
+        for study_id in list(pending)[:workers]:
+            yield next(_pool([pending.pop(study_id)], 1), Outcome(study_id, "quarantined", KILLED))
 
 
 def _pool(jobs: Iterable[Job], workers: int) -> Iterator[Outcome]:

@@ -39,49 +39,49 @@ _MOST: dict[str, int] = {
 _ASK: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # seen, unseen
     "yes_no": (
         ("Is there {a}?", "Does the scan show {a}?", "Is {a} present?", "Can you see {a}?", "Is {a} visible?"),
-        ("Do the images contain {a}?", "Has this patient got {a}?", "Any {p}?"),
+        ("Can {a} be identified?", "Is there evidence of {a}?", "Does this examination demonstrate {a}?"),
     ),
     "location": (
         ("Where is the {p}?", "Where is the {p} located?", "In which part of the body is the {p}?"),
-        ("What is the location of the {p}?", "Where does the {p} lie?"),
+        ("In what location is the {p}?", "Whereabouts is the {p}?"),
     ),
     "organ": (
         ("Which organ holds the {p}?", "In which organ is the {p}?", "What organ contains the {p}?"),
-        ("Which structure is affected by the {p}?", "To which organ does the {p} belong?"),
+        ("Which organ does the {p} involve?", "Within which organ does the {p} lie?"),
     ),
     "side": (
         ("On which side is the {p}?", "Which side is the {p} on?", "Is the {p} left or right?"),
-        ("What side of the body shows the {p}?", "Is the {p} on the left or on the right?"),
+        ("Is the {p} left-sided or right-sided?", "To which side does the {p} lie?"),
     ),
     "count": (
         ("How many {s} are there?", "How many {s} does the scan show?", "What is the number of {s}?"),
-        ("How many {s} can be counted?", "Give the number of {s}."),
+        ("What is the total number of {s}?", "State how many {s} are present."),
     ),
     "diameter": (
         ("How large is the {p}?", "What is the diameter of the {p}?", "What does the {p} measure?"),
-        ("How big is the {p}?", "What is the longest diameter of the {p}?"),
+        ("State the longest diameter of the {p}.", "What is the maximum diameter of the {p}?"),
     ),
     "suv": (
         ("What is the SUVmax of the {p}?", "How high is the SUVmax of the {p}?"),
-        ("What SUVmax does the {p} reach?", "Give the SUVmax of the {p}."),
+        ("What is the maximum SUV of the {p}?", "Report the SUVmax of the {p}."),
     ),
     "volume": (
         ("What is the volume of the {p}?", "What volume does the {p} have?"),
-        ("Which volume in ml does the {p} have?", "Give the volume of the {p}."),
+        ("How many ml does the {p} measure?", "State the volume of the {p}."),
     ),
     "modality": (
         ("Which imaging modality is this?", "What kind of scan is this?", "Is this a CT or a PET/CT?"),
-        ("What type of examination is shown?", "By which modality was this study acquired?"),
+        ("What imaging technique was used?", "Which type of scan is it?"),
     ),
     "open": (
         ("What is seen {w}?", "What do you find {w}?", "Describe what is {w}."),
-        ("What abnormality is {w}?", "Which findings are {w}?"),
+        ("What abnormalities are there {w}?", "Report what is seen {w}."),
     ),
 }  # fmt: skip
 
-_SIDED = {"lungs": ("pulmonary", "intrapulmonary"), "kidneys": ("renal", "intrarenal"),
+_SIDED = {"lungs": ("pulmonary", "lung parenchymal"), "kidneys": ("renal", "renal parenchymal"),
           "soft tissue": ("paraspinal", "paraspinal soft tissue")}  # fmt: skip
-_UPTAKE = {None: ("", ""), "avid": ("FDG-avid ", "tracer-avid "), "non-avid": ("non-avid ", "not FDG-avid ")}
+_UPTAKE = {None: ("", ""), "avid": ("FDG-avid ", "FDG-positive "), "non-avid": ("non-avid ", "FDG-negative ")}
 
 
 @dataclass(frozen=True)

@@ -96,18 +96,19 @@ PLACE_WORDS: dict[str, PlaceWords] = {
     **_sided("right"),
     "lungs": PlaceWords(
         ("left lung", "right lung"), ("lung", "pulmonary"), ("in the lungs", "in either lung"),
-        ("intrapulmonary",), ("within the lungs",), ("lesion", "nodule")),
+        ("lung parenchymal",), ("within the lungs",), ("lesion", "nodule")),
     "kidneys": PlaceWords(
         ("left kidney", "right kidney"), ("renal",), ("in the kidneys", "in either kidney"),
-        ("intrarenal",), ("within the kidneys",)),
+        ("renal parenchymal",), ("within the kidneys",)),
     "soft tissue": PlaceWords(
         ("left paraspinal", "right paraspinal"), ("soft tissue", "paraspinal"), ("in the paraspinal muscles",),
         ("paraspinal soft tissue",), ("within the paraspinal muscles",)),
     "liver": PlaceWords(
-        ("liver",), ("liver", "hepatic"), ("in the liver", "of the liver"), ("intrahepatic",), ("within the liver",)),
+        ("liver",), ("liver", "hepatic"), ("in the liver", "of the liver"),
+        ("hepatic parenchymal",), ("within the liver",)),
     "spleen": PlaceWords(
         ("spleen",), ("spleen", "splenic"), ("in the spleen", "of the spleen"),
-        ("intrasplenic",), ("within the spleen",)),
+        ("splenic parenchymal",), ("within the spleen",)),
     "mediastinum": PlaceWords(
         ("mediastinum",), ("mediastinal",), ("in the mediastinum", "of the mediastinum"),
         ("mediastinal nodal",), ("within the mediastinum",), ("lesion", "lymph node")),
@@ -125,13 +126,13 @@ _UPTAKE: dict[str | None, tuple[Words, Words, Words, Words]] = {  # before, afte
     "avid": (
         ("FDG-avid", "hypermetabolic", "metabolically active"),
         ("with FDG uptake", "with increased FDG uptake"),
-        ("tracer-avid", "avid"),
-        ("with intense tracer uptake", "showing FDG uptake"),
+        ("tracer-avid", "FDG-positive"),
+        ("with high tracer uptake", "showing FDG uptake"),
     ),
     "non-avid": (
         ("non-avid", "non-FDG-avid", "metabolically inactive"),
         ("without FDG uptake", "without increased FDG uptake"),
-        ("non-tracer-avid", "not FDG-avid"),
+        ("FDG-negative", "not FDG-avid"),
         ("without tracer uptake", "showing no FDG uptake"),
     ),
 }
@@ -141,8 +142,8 @@ _SYNONYMS: dict[str | None, tuple[Words, Words]] = {  # sizes and densities: see
     "small": (("small",), ("small-sized",)),
     "medium": (("medium-sized",), ("moderate-sized",)),
     "large": (("large",), ("large-sized",)),
-    "hypodense": (("hypodense", "low-attenuation"), ("hypoattenuating",)),
-    "hyperdense": (("hyperdense", "high-attenuation"), ("hyperattenuating",)),
+    "hypodense": (("hypodense", "low-attenuation"), ("low-density",)),
+    "hyperdense": (("hyperdense", "high-attenuation"), ("high-density",)),
     "isodense": (("isodense",), ("isoattenuating",)),
     "calcified": (("calcified",), ("densely calcified",)),
     "solid": (("solid",), ("soft-tissue density",)),

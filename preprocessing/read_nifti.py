@@ -21,7 +21,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from preprocessing.hu import pack, require_finite
 from vol3d.errors import GeometryError, ReadError
-from vol3d.geometry import Grid
+from vol3d.geometry import MM_PER_UNIT, Grid
 from vol3d.types import Affine, Array, Zyx
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -33,7 +33,6 @@ float32 loses that much, a wrong flip or shift does not."""
 SPACING_RANGE_MM = (0.01, 100.0)
 """What the edge of a voxel of a patient's image can measure."""
 
-_MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _ERRORS = (ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError, OSError, EOFError, struct.error,
            ValueError, TypeError, OverflowError, KeyError)  # fmt: skip
 
@@ -163,7 +162,7 @@ def _grid(path: Path, header: nib.Nifti1Header, shape_xyz: tuple[int, int, int])
         unit = header.get_xyzt_units()[0]
     except _ERRORS as error:
         raise GeometryError(f"{path}: expected a readable orientation, found {error}") from error
-    if unit not in _MM_PER_UNIT:
+    if unit not in MM_PER_UNIT:
         raise GeometryError(f"{path}: expected lengths in mm, found unit {unit!r}")
     chosen = sform if sform is not None else qform
     if chosen is None:
@@ -171,9 +170,9 @@ def _grid(path: Path, header: nib.Nifti1Header, shape_xyz: tuple[int, int, int])
             f"{path}: expected an orientation, found sform_code and qform_code 0: left and right are unknown; "
             f"convert the original series again"
         )
-    grid = _named(path, shape_xyz, chosen, _MM_PER_UNIT[unit], "sform" if sform is not None else "qform")
+    grid = _named(path, shape_xyz, chosen, unit, "sform" if sform is not None else "qform")
     if sform is not None and qform is not None:
-        gap = _largest_gap(shape_xyz, sform, qform) * _MM_PER_UNIT[unit]
+        gap = _largest_gap(shape_xyz, sform, qform) * MM_PER_UNIT[unit]
         if gap > FORM_TOLERANCE * min(grid.spacing_mm):
             raise GeometryError(
                 f"{path}: expected sform (code {int(sform_code)}) and qform (code {int(qform_code)}) to agree, found "
@@ -182,12 +181,12 @@ def _grid(path: Path, header: nib.Nifti1Header, shape_xyz: tuple[int, int, int])
     low, high = SPACING_RANGE_MM
     if not all(low <= s <= high for s in grid.spacing_mm):
         raise GeometryError(f"{path}: expected voxels of {low} to {high} mm, found {grid.spacing_mm} (unit {unit!r})")
-    return grid, () if _MM_PER_UNIT[unit] == 1.0 else (f"lengths converted from {unit} to mm",)
+    return grid, () if MM_PER_UNIT[unit] == 1.0 else (f"lengths converted from {unit} to mm",)
 
 
-def _named(path: Path, shape_xyz: tuple[int, int, int], affine: Affine, scale: float, form: str) -> Grid:
+def _named(path: Path, shape_xyz: tuple[int, int, int], affine: Affine, unit: str, form: str) -> Grid:
     try:
-        return Grid.from_xyz(shape_xyz, np.diag([scale, scale, scale, 1.0]) @ affine)
+        return Grid.from_xyz(shape_xyz, affine, unit)
     except GeometryError as error:
         raise GeometryError(f"{path}, {form}: {error}") from error
 

@@ -46,7 +46,7 @@ def build_entry(row: Row, config: PreprocessConfig, *, assume_hu: bool = False) 
     if row.pet is not None:
         readings["pet"] = read_image(row.pet, "pet", options=options)
     truths = [_read_truth(mask, readings) for mask in row.masks]
-    groups, empty_phrases = _group_by_finding(row.masks, truths)
+    groups, empty_phrases = _group_by_finding(row.masks, truths, readings)
     study: dict[str, Any] = {name: reading.volume for name, reading in readings.items()}
     study |= {f"mask:{name}": truth for name, (_, truth, _) in groups.items()}
     done = compose(config)({**study, "steps": []})
@@ -139,7 +139,7 @@ def _home(grid: Grid, readings: dict[str, Reading]) -> str | None:
 
 
 def _group_by_finding(
-    rows: tuple[MaskRow, ...], truths: list[Volume]
+    rows: tuple[MaskRow, ...], truths: list[Volume], readings: dict[str, Reading]
 ) -> tuple[dict[str, tuple[MaskRow, Volume, Volume | None]], list[str]]:
     """Masks by unique array name: (row, truth, truth on the PET grid if drawn there too), and phrases of empty masks.
 
@@ -155,8 +155,9 @@ def _group_by_finding(
         twin = by_finding.get((row.finding_id, row.phrases)) if row.finding_id else None
         if twin and not groups[twin][1].grid.same_as(truth.grid, MASK_GRID_TOLERANCE_MM):
             first_row, first, _ = groups[twin]
-            fine, coarse = sorted((first, truth), key=lambda v: v.grid.voxel_ml)
-            groups[twin] = (first_row, fine, coarse)
+            fine = min(first, truth, key=lambda v: v.grid.voxel_ml)
+            native = next((v for v in (first, truth) if _home(v.grid, readings) == "pet"), None)
+            groups[twin] = (first_row, fine, native)
             continue
         name = _unique(row.label or row.finding_id or row.phrases[0], groups)
         groups[name] = (row, truth, None)

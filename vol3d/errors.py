@@ -3,6 +3,9 @@
 A `Vol3dError` is the user's or the data's fault and is shown without a traceback. Anything else that escapes is ours.
 """
 
+import traceback
+from pathlib import Path
+
 
 class Vol3dError(ValueError):
     """Base of every error a user can cause; the command line prints it as one message and exits with 1."""
@@ -71,3 +74,10 @@ class StoppedError(BaseException):
     """
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+
+def unforeseen(error: Exception) -> str:
+    """The line about a study that failed in a way nobody foresaw, which must not end the thousands after it."""
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    what = f"{type(error).__name__}: {error} ({Path(at.filename).name}, line {at.lineno})"
+    return f"not foreseen, please report: {what}"

@@ -23,6 +23,9 @@ slightest real gantry tilt (0.1 degrees is 1.7e-3) does not."""
 SAME_GRID_TOLERANCE_MM = 1e-2
 """Two grids are the same if no corner voxel moves by more than this."""
 
+MM_PER_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
+"""NIfTI's units of length (``xyzt_units``)."""
+
 _XYZ_TO_ZYX = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _CODES = (("R", "L"), ("A", "P"), ("S", "I"))
@@ -77,9 +80,13 @@ class Grid:
         return cls(shape, affine)
 
     @classmethod
-    def from_xyz(cls, shape_xyz: tuple[int, int, int], affine_xyz: Affine) -> Grid:
-        """From nibabel's order: an array indexed (x, y, z) and its RAS+ affine."""
-        return cls((shape_xyz[2], shape_xyz[1], shape_xyz[0]), np.asarray(affine_xyz, np.float64) @ _XYZ_TO_ZYX)
+    def from_xyz(cls, shape_xyz: tuple[int, int, int], affine_xyz: Affine, unit: str = "mm") -> Grid:
+        """From nibabel's order: an array indexed (x, y, z) and its RAS+ affine, in one of `MM_PER_UNIT`."""
+        if unit not in MM_PER_UNIT:
+            raise GeometryError(f"expected lengths in one of {', '.join(MM_PER_UNIT)}, found unit {unit!r}")
+        to_mm = np.diag([*[MM_PER_UNIT[unit]] * 3, 1.0])
+        shape = shape_xyz[2], shape_xyz[1], shape_xyz[0]
+        return cls(shape, to_mm @ np.asarray(affine_xyz, np.float64) @ _XYZ_TO_ZYX)
 
     @classmethod
     def from_lps(cls, shape: Zyx, affine_lps: Affine) -> Grid:

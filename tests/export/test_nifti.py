@@ -68,6 +68,21 @@ def test_a_template_keeps_both_forms_to_the_bit(tmp_path, kind, codes, mirror):
     assert np.array_equal(np.asarray(written.dataobj).transpose(2, 1, 0), mask_zyx())
 
 
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1000.0), ("micron", 0.001)])
+def test_a_template_in_another_unit_of_length(tmp_path, unit, mm):
+    affine = oblique_affine()
+    in_unit = np.diag([1 / mm, 1 / mm, 1 / mm, 1.0]) @ affine
+    source = nib.Nifti1Image(np.zeros(SHAPE_XYZ, np.int16), in_unit)
+    source.header.set_xyzt_units(unit)
+    nib.save(source, tmp_path / "source.nii.gz")
+    grid = Grid.from_xyz(SHAPE_XYZ, affine)
+    write_nifti(tmp_path / "mask.nii.gz", mask_zyx(), grid, tmp_path / "source.nii.gz")
+    written = nib.load(tmp_path / "mask.nii.gz")
+    assert np.array_equal(written.affine, nib.load(tmp_path / "source.nii.gz").affine)
+    assert written.header.get_xyzt_units()[0] == unit
+    assert read_grid(tmp_path / "mask.nii.gz").same_as(grid)
+
+
 def test_a_template_gives_no_names_away(tmp_path):
     source = template(tmp_path / "source.nii")
     grid = Grid.from_xyz(SHAPE_XYZ, nib.load(source).affine)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -193,6 +194,42 @@ def test_one_finding_drawn_on_both_grids_is_one_mask(tmp_path):
     assert [m.name for m in entry.masks] == ["left_half"]
     np.testing.assert_array_equal(entry.native_mask("left_half"), on_pet)
     assert entry.read_mask("left_half", (0, 0, 0), entry.grid.shape)[0].any()
+
+
+def test_the_native_mask_is_the_one_drawn_on_the_pet_also_where_that_is_finer(tmp_path):
+    fine = Grid.from_spacing((24, 30, 30), (2.5, 2.5, 2.5), (-36.0, -36.0, 0.0))
+    row = write_study(tmp_path, 0)
+    assert fine.voxel_ml < GRID.voxel_ml
+    write_nifti(tmp_path / "pet.nii.gz", np.random.default_rng(1).random(fine.shape).astype(np.float32) * 4, fine)
+    on_pet = np.zeros(fine.shape, np.uint8)
+    on_pet[5:9, 7:13, 11:16] = 1
+    write_nifti(tmp_path / "pet-mask.nii.gz", on_pet, fine)
+    row |= {"pet": "pet.nii.gz"}
+    row["masks"][0]["finding_id"] = "f1"
+    row["masks"].append({**row["masks"][0], "path": "pet-mask.nii.gz"})
+    run(write_manifest(tmp_path, [row]), tmp_path / "cache")
+    np.testing.assert_array_equal(Cache(tmp_path / "cache").entry("s00").native_mask("left_half"), on_pet)
+
+
+def test_one_study_that_kills_its_worker_is_named_and_the_rest_goes_on_together(tmp_path, monkeypatch):
+    """`_pool` stands in for the real one, which ends at the death of a worker: here study 5 kills it."""
+    jobs = [SimpleNamespace(row=SimpleNamespace(study_id=f"s{n:02d}")) for n in range(40)]
+    alone = []
+
+    def pool(jobs, workers):
+        if workers == 1:
+            alone.extend(job.row.study_id for job in jobs)
+        for job in jobs:
+            if job.row.study_id == "s05":
+                return
+            yield build_cache.Outcome(job.row.study_id, "built")
+
+    monkeypatch.setattr(build_cache, "_pool", pool)
+    outcomes = {o.study_id: o for o in build_cache._run(jobs, 4)}
+    assert sorted(outcomes) == [f"s{n:02d}" for n in range(40)]
+    assert [o.study_id for o in outcomes.values() if o.state == "quarantined"] == ["s05"]
+    assert "killed" in outcomes["s05"].reason
+    assert alone == ["s05", "s06", "s07", "s08"]
 
 
 def test_broken_off_it_does_not_build_the_rest_first(tmp_path):

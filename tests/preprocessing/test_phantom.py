@@ -173,16 +173,16 @@ def speaks_of(phrase: str, finding: dict) -> bool:
         return False
     if any(f"{s}" in re.split(r"[\s-]", text) and finding["side"] != s for s in ("left", "right")):
         return False
-    if re.search(r"non-|without|not fdg|inactive|no fdg|no increased", text):
+    if re.search(r"non-|without|not fdg|fdg-negative|inactive|no fdg|no increased", text):
         if finding["uptake"] != "non-avid":
             return False
-    elif re.search(r"avid|metabolic|uptake", text) and finding["uptake"] != "avid":
+    elif re.search(r"avid|fdg-positive|metabolic|uptake", text) and finding["uptake"] != "avid":
         return False
     sizes = {"small": "small", "medium": "medium|moderate", "large": r"\blarge"}
     if any(re.search(words, text) and finding["size"] != size for size, words in sizes.items()):
         return False
-    text = text.replace("hypoattenuating", "hypodense").replace("low-attenuation", "hypodense")
-    text = text.replace("hyperattenuating", "hyperdense").replace("high-attenuation", "hyperdense")
+    text = text.replace("low-density", "hypodense").replace("low-attenuation", "hypodense")
+    text = text.replace("high-density", "hyperdense").replace("high-attenuation", "hyperdense")
     text = text.replace("isoattenuating", "isodense")
     kinds = ("hypodense", "hyperdense", "isodense", "calcified", "solid", "ground-glass", "lytic", "sclerotic")
     return not any(kind in text and finding["density"] != kind for kind in kinds)

@@ -19,12 +19,14 @@ ORGANS = {"lung": "lung", "kidney": "kidney", "liver": "liver", "spleen": "splee
           "bone": "spine", "soft_tissue": "soft tissue"}  # fmt: skip
 DENSITIES = {
     "solid|soft-tissue density": "solid", "ground-glass": "ground-glass", "calcified": "calcified",
-    "hypodense|low-attenuation|hypoattenuating": "hypodense", "hyperdense|high-attenuation|hyperattenuating":
-    "hyperdense", "isodense|isoattenuating": "isodense", "lytic|osteolytic": "lytic", "sclerotic|osteosclerotic":
-    "sclerotic",
+    "hypodense|low-attenuation|low-density|hypoattenuating": "hypodense",
+    "hyperdense|high-attenuation|high-density|hyperattenuating": "hyperdense",
+    "isodense|isoattenuating": "isodense", "lytic|osteolytic": "lytic", "sclerotic|osteosclerotic": "sclerotic",
 }  # fmt: skip
-NON_AVID = re.compile(r"non-?\w*-?avid|not fdg-avid|metabolically inactive|(?:without|no) (?:\w+ )?(?:\w+ )?uptake")
-AVID = re.compile(r"avid|hypermetabolic|metabolically active|uptake")
+NON_AVID = re.compile(
+    r"non-?\w*-?avid|not fdg-avid|fdg-negative|metabolically inactive|(?:without|no) (?:\w+ )?(?:\w+ )?uptake"
+)
+AVID = re.compile(r"avid|fdg-positive|hypermetabolic|metabolically active|uptake")
 THING = re.compile(r"lesion|nodule|lymph node|abnormalit|mass|sarcoma|tumou?r|malignan")
 
 

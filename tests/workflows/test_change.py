@@ -72,7 +72,8 @@ def scanned(folder, lesions, moved=(0.0, 0.0, 0.0), turned=0.0, z_range=(-170.0,
                 centroid_mm=tuple(float(v) for v in centre),
             )
         )  # fmt: skip
-    return StudyLesions("study", folder, found, {"ct": Volume(hu, grid, "ct")})
+    looked_for = frozenset(PLACES.values())
+    return StudyLesions("study", folder, found, {"ct": Volume(hu, grid, "ct")}, looked_for)
 
 
 @pytest.fixture(scope="module")
@@ -248,3 +249,14 @@ def test_thresholds(now, before, change):
 
     assert classify(lesion(now), lesion(before)) == change
     assert classify(lesion(now), lesion(before, "pet")) == "not comparable"
+
+
+def test_what_nobody_looked_for_is_neither_new_nor_resolved(tmp_path, prior):
+    """Another checkpoint, or a prior without the PET that the phrase needs: nobody can say that it was not there."""
+    now = scanned(tmp_path / "now", [painted("new", "right lung", 12, depth=1)], seed=1)
+    blind = replace(prior, looked_for=prior.looked_for - {PLACES["right lung"]})
+    for current, before, told in ((now, prior, "new"), (now, blind, "not comparable"), (blind, now, "not comparable")):
+        rows = [r for r in compare(current, before)["lesions"] if r["prior" if current is blind else "current"]]
+        assert {r["change"] for r in rows if r["organ"] == "lung"} >= {told}
+    gone = {(r["current"] or r["prior"])["phrase"]: r["change"] for r in compare(blind, now)["lesions"]}
+    assert gone[PLACES["right lung"]] == "not comparable"

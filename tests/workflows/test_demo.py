@@ -20,6 +20,7 @@ def test_the_demo_writes_what_its_page_shows(tmp_path, tiny):
     assert metrics["minutes"] > 0
     assert metrics["probes"]["organ"] > 0
     assert str(tmp_path / "index.html") in "\n".join(lines)
+    run_demo(tmp_path, overrides=overrides, studies=12, echo=lines.append)  # again: what is done is kept
     for study in (tmp_path / "masks").iterdir():
         answers = json.loads((study / "segmentation.json").read_text())["answers"]
         assert all((study / a["file"]).exists() for a in answers)

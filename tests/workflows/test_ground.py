@@ -334,6 +334,7 @@ def test_questions_are_answered_by_rule_and_measurement(ask):
                 verdict = score_answer(given.text, row["a"], row["type"], row.get("tolerance"))
                 right += verdict.right
                 wrong += [] if verdict.right else [(row["q"], row["a"], given.text)]
+    print(*wrong, sep="\n")
     assert len(wrong) <= 0.03 * right, wrong
 
 

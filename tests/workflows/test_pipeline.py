@@ -8,10 +8,13 @@ import nibabel
 import numpy as np
 import pytest
 
+from preprocessing.reading import read_image
 from vol3d.cache import Cache
 from vol3d.checkpoint import load_checkpoint
 from vol3d.config import digest
+from vol3d.export.nifti import read_array, read_grid
 from vol3d.geometry import Grid
+from vol3d.volume import Volume
 from vol3d.workflows.prepare import load_recipe
 
 
@@ -53,6 +56,22 @@ def test_masks_lie_on_the_source_grid(vol3d, tiny, tmp_path):
     assert [v["prompt"] for v in labels["labels"].values()] == prompts
     assert vol3d("segment", tiny.run, source, "--prompt", "liver", "--out", tmp_path) == 0
     assert [p.name for p in (tmp_path / study / "masks").iterdir()] == ["01-liver.nii.gz"]  # no mask of the run before
+
+
+def test_an_archive_through_intake_to_masks_and_report(vol3d, tiny, tmp_path):
+    """An intake names each series by a file that lists its members; masks return to the grid of that series."""
+    study = rows(tiny.manifest)[0]
+    assert vol3d("intake", tiny.manifest.parent / study["study_id"], "--out", tmp_path / "intake") == 0
+    manifest = tmp_path / "intake" / "manifest.jsonl"
+    (row,) = rows(manifest)
+    assert row["ct"].endswith(".series")
+    assert vol3d("segment", tiny.run, manifest, "--prompt", "liver", "--out", tmp_path / "masks") == 0
+    (record,) = (tmp_path / "masks").glob("*/segmentation.json")
+    (answer,) = json.loads(record.read_text())["answers"]
+    mask = Volume(read_array(record.parent / answer["file"]), read_grid(record.parent / answer["file"]), "mask")
+    ct = read_image(tiny.manifest.parent / study["study_id"] / "ct", "ct").volume
+    assert mask.grid.same_as(ct.grid)
+    assert vol3d("report", tiny.run, manifest, "--out", tmp_path / "reports") == 0
 
 
 def test_folder_names_become_ids_that_stay_apart(tiny, tmp_path, vol3d):

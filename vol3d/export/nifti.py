@@ -103,7 +103,11 @@ def read_grid(path: str | Path) -> Grid:
     if len(image.shape) != 3:
         raise ReadError(f"expected a NIfTI file of three axes at {path}, found the shape {image.shape}")
     x, y, z = image.shape
-    return Grid.from_xyz((x, y, z), image.affine)
+    return Grid.from_xyz((x, y, z), image.affine, _unit(image))
+
+
+def _unit(image: nib.Nifti1Pair) -> str:
+    return str(image.header.get_xyzt_units()[0])
 
 
 def write_if_other(path: Path, array_ZYX: Array, grid: Grid) -> None:
@@ -200,7 +204,7 @@ def _on_template(array_XYZ: Array, grid: Grid, template: Path) -> nib.Nifti1Imag
     if not isinstance(source, nib.Nifti1Pair):  # NIfTI-2 is a kind of it
         raise Vol3dError(f"expected a NIfTI file as template, found {type(source).__name__} at {template}")
     x, y, z = source.shape[:3]
-    there = Grid.from_xyz((x, y, z), source.affine)
+    there = Grid.from_xyz((x, y, z), source.affine, _unit(source))
     if not there.same_as(grid):
         raise GeometryError(f"expected the template's grid to be the mask's {grid}, found {there} in {template}")
     kind = nib.Nifti2Image if isinstance(source.header, nib.Nifti2Header) else nib.Nifti1Image

@@ -25,8 +25,8 @@ def report_text(record: Mapping[str, Any], keep_all: bool = False) -> str:
         _block("Findings", _findings(record, keep_all)),
         _block("Impression", _impression(record, keep_all)),
         _block("Not assessed", [f"- {line}" for line in record["not_assessed"]]),
-        "Written by software from measured masks; not a medical device. Every number is measured in the mask that "
-        "report.json names.",
+        "Written by software from measured masks; not a medical device. Every number of findings and impression is "
+        "measured in the masks that report.json names.",
     ]
     wrapped = [_wrap(part) for part in parts if part]
     return "\n\n".join(wrapped) + "\n"

@@ -16,6 +16,7 @@ from vol3d.data.looks import Look
 from vol3d.data.regions import Found, rows_of
 from vol3d.infer.predictor import Prediction, predict
 from vol3d.model.reader import ReaderConfig, visual_levels
+from vol3d.progress import within
 from vol3d.types import Array, Zyx
 
 
@@ -51,7 +52,7 @@ def look_at(
     config = replace(checkpoint.predict, mirror_axes=())
     answer = predict(
         model, entry, tokens_PTE, token_mask_PT, checkpoint.channels, checkpoint.patch_size, config, device=device,
-        phrases=phrases, watch=watch,
+        phrases=phrases, progress=within("tiles"), watch=watch,
     )  # fmt: skip
     probes = [found_of(answer, i, checkpoint.calibration) for i in range(len(reader.probes))]
     rows = [rows_of(entry, f, probes, most=reader.parts, least_ml=reader.least_ml) for f in probes]

@@ -142,8 +142,8 @@ def predict(
                 seen = None if watch is None else partial(watch, starts)
                 views = _answers(model, image_BCZYX, tokens_1PTE, mask_1PT, channels, flips, config.phrase_chunk, seen)
                 presence_BP = torch.zeros((len(starts), count), device=device)
-                for first, probability_BPZYX, seen_BP in views:
-                    slab.add(starts, first, probability_BPZYX.mul_(weight_BZYX[:, None]))
+                for first, logit_BPZYX, seen_BP in views:
+                    slab.add(starts, first, logit_BPZYX, weight_BZYX)
                     presence_BP[:, first : first + seen_BP.shape[1]] += seen_BP / len(flips)
                 presence_P = torch.maximum(presence_P, presence_BP.amax(0))
             if progress is not None:
@@ -162,7 +162,7 @@ def _answers(
     chunk: int,
     watch: Callable[[list[Tensor]], None] | None = None,
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(first phrase, probability_BPZYX float32, presence_BP) for every view and every few phrases."""
+    """(first phrase, logit_BPZYX, presence_BP) for every view and every few phrases."""
     batch = image_BCZYX.shape[0]
     for axes in flips:
         features = model.encode_image(_mirror(image_BCZYX, axes, channels))
@@ -172,15 +172,15 @@ def _answers(
             part = slice(first, first + chunk)
             tokens_BPTE = tokens_1PTE[:, part].expand(batch, -1, -1, -1)
             output = model.ground(features, tokens_BPTE, mask_1PT[:, part].expand(batch, -1, -1))
-            probability_BPZYX = output.logits[0].float().sigmoid_()  # in place: fresh memory costs as much as the sum
-            if probability_BPZYX.shape[2:] != image_BCZYX.shape[2:]:
+            logit_BPZYX = output.logits[0]
+            if logit_BPZYX.shape[2:] != image_BCZYX.shape[2:]:
                 raise ValueError(
                     f"expected mask logits on the tile's {tuple(image_BCZYX.shape[2:])} voxels, "
-                    f"found {tuple(probability_BPZYX.shape[2:])}"
+                    f"found {tuple(logit_BPZYX.shape[2:])}"
                 )
             if axes:
-                probability_BPZYX = probability_BPZYX.flip([a + 2 for a in axes])
-            yield first, probability_BPZYX, output.presence_BP.float()
+                logit_BPZYX = logit_BPZYX.flip([a + 2 for a in axes])
+            yield first, logit_BPZYX, output.presence_BP.float()
 
 
 def _mirror(image_BCZYX: Tensor, axes: tuple[int, ...], channels: ChannelConfig) -> Tensor:

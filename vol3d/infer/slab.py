@@ -23,18 +23,26 @@ class Slab:
         self.sum_PZYX = torch.zeros((count, self.depth, *shape[1:]), dtype=torch.int16, device=device)
         self.out_PZYX = np.zeros((count, *shape), np.uint8)
 
-    def add(self, starts: list[Zyx], phrase: int, weighted_BPZYX: Tensor) -> None:
-        """Adds tiles of the current row for the phrases from `phrase` on; what lies outside the volume is dropped."""
-        fixed_BPZYX = weighted_BPZYX.round_().to(torch.int16)
-        for start, fixed_PZYX in zip(starts, fixed_BPZYX, strict=True):
-            origin = (self.first, 0, 0)
-            size = fixed_PZYX.shape[1:]
-            into, of = [slice(phrase, phrase + fixed_PZYX.shape[0])], [slice(None)]
-            for a, o, n, p in zip(start, origin, self.shape, size, strict=True):
-                low, high = max(a, 0), min(a + p, n)
-                into.append(slice(low - o, high - o))
-                of.append(slice(low - a, high - a))
-            self.sum_PZYX[tuple(into)] += fixed_PZYX[tuple(of)]
+    def add(self, starts: list[Zyx], phrase: int, logit_BPZYX: Tensor, weight_BZYX: Tensor) -> None:
+        """Adds the weighted probabilities of tiles of the current row; what lies outside the volume is dropped.
+
+        Args:
+            starts: first voxel of each tile.
+            phrase: the first of these phrases.
+            logit_BPZYX: of mask voxels; not kept.
+            weight_BZYX: over each voxel of the volume, those of all tiles sum to `ONE`.
+        """
+        # One phrase of one tile stays in a core's cache through all that is done to it; a GPU wants few large steps.
+        together = 1 if logit_BPZYX.device.type == "cpu" else logit_BPZYX.shape[1]
+        origin, size = (self.first, 0, 0), logit_BPZYX.shape[2:]
+        for start, logit_PZYX, weight_ZYX in zip(starts, logit_BPZYX, weight_BZYX, strict=True):
+            low = [max(a, 0) for a in start]
+            high = [min(a + p, n) for a, p, n in zip(start, size, self.shape, strict=True)]
+            into = [slice(a - o, b - o) for a, b, o in zip(low, high, origin, strict=True)]
+            of = [slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True)]
+            for n, part_PZYX in zip(range(0, len(logit_PZYX), together), logit_PZYX.split(together), strict=True):
+                fixed_PZYX = part_PZYX.float().sigmoid().mul_(weight_ZYX).round_().to(torch.int16)
+                self.sum_PZYX[phrase + n : phrase + n + len(part_PZYX), *into] += fixed_PZYX[:, *of]
 
     def advance(self, first: int) -> None:
         """No tile to come reaches below slice `first`: finishes those slices."""

@@ -29,7 +29,10 @@ _SEEN = (
     r"recogni[sz]able|visuali[sz]ed|in view|in the field of view|included|to be seen)"
 )
 _AT = rf"(?:\s(?:in|on|anywhere in|by|from)\s{_SCAN})?"
-_LIE = r"(?:\s(?:located|situated|found|lie|lies|sit|sits|lying|belong|belongs|seen|to be found|placed|in|on))?"
+_LIE = (
+    r"(?:\s(?:located|situated|found|lie|lies|sit|sits|lying|belong|belongs|seen|to be found|placed|in|on|involves?|"
+    r"affects?|arises?|occurs?|resides?|appears?|occup(?:y|ies)|cent(?:re|er)ed)(?:\s(?:in|on|at|from|to|within))?)?"
+)
 _ATTRIBUTE = (
     r"(?:(?:longest|largest|greatest|smallest|shortest|maximum|maximal|max|axial|short|long|mean|average|peak|total|sum|of|"
     r"combined|summed|overall|approximate|metabolic|tumou?r|fdg|tracer|lesion|cranio-?caudal|transverse|vertical|the|"
@@ -38,7 +41,10 @@ _ATTRIBUTE = (
     r"tlg|glycolysis|hu|hounsfield\sunits?|density|attenuation|slices?(?:\s(?:numbers?|ranges?))?|z[ -]position|area|"
     r"suv(?:[ -]?(?:max(?:imum)?|mean|peak|bw))?)(?:\svalues?)?"
 )
-_TELL = r"(?:please\s)?(?:(?:what|which)\s(?:is|are|was)|(?:give|state|name|tell|report|measure|list|show)(?:\sme)?)"
+_TELL = (
+    r"(?:please\s)?(?:(?:what|which)\s(?:is|are|was)|"
+    r"(?:give|state|name|tell|report|measure|list|show|specify|indicate|quote)(?:\sme)?)"
+)
 _BARE_WORD = r"(?!there\b|an?\b|any\b|lesion|nodule|mass|tumou?r|node|abnormalit|focal)[\w-]+"
 _BARE = rf"(?:{_BARE_WORD}\s)*?{_BARE_WORD}"
 """Words for a place, no thing among them."""
@@ -50,10 +56,12 @@ _FRAMES: tuple[re.Pattern[str], ...] = tuple(
     for pattern in (
         # sides, before "is X present"
         rf"{_BE}\s(?P<x>.+?)\s(?:located\s|situated\s)?{_LOR},?\sor\s{_LOR}(?:\s(?:or|and)\s.+)?",
-        rf"(?:on\s)?(?:which|what)\sside(?:\sof\sthe\s(?:body|patient))?\s(?:{_BE}|{_DO})\s(?P<x>.+?){_LIE}",
+        rf"(?:(?:on|to|at)\s)?(?:which|what)\sside(?:\sof\sthe\s(?:body|patient))?\s(?:{_BE}|{_DO})\s(?P<x>.+?){_LIE}",
         rf"(?:on\s)?(?:which|what)\sside(?:\sof\sthe\s(?:body|patient))?\s{_SHOW}\s(?P<x>.+)",
         rf"{_TELL}\s(?:the\s)?(?:laterality|side|location|position|site)\sof\s(?P<x>.+)",
         # number
+        rf"how\smany\s(?:ml|mm|cm|cc|cubic\s\w+|millilit\w+|millimet\w+|centimet\w+)\s{_DO}\s(?P<x>.+?)"
+        r"(?:\s(?:measure|have|occupy|take\sup|contain|span|comprise))?",
         rf"how\smany\s(?P<x>.+?)\s(?:{_DO}\s{_SCAN}\s{_SHOW}|{_DO}\s(?:you|we)\s{_SEE}){_AT}",
         rf"how\smany\s(?P<x>.+?)\s{_DO}\s(?P<in>.+?)\s{_SHOW}",
         rf"how\smany\s(?P<x>.+?)\scan\s(?:be\s{_SEEN}|(?:you|one|we)\s{_SEE}){_AT}",
@@ -61,7 +69,7 @@ _FRAMES: tuple[re.Pattern[str], ...] = tuple(
         rf"how\smany\s(?P<x>.+?)\s{_BE}\s{_SEEN}(?P<rest>\s(?:in|on|within|of)\s.+)?",
         r"how\smany\s(?P<x>.+?)\s(?:is|are)(?P<rest>\s(?:in|on|within|of)\s.+)",
         r"how\smany\s(?P<x>.+)",
-        rf"(?:{_TELL}\s)?(?:the\s)?(?:number|count)\sof\s(?P<x>.+)",
+        rf"(?:{_TELL}\s)?(?:the\s)?(?:(?:total|overall|exact)\s)?(?:number|count)\sof\s(?P<x>.+?)(?:\s{_SEEN}{_AT})?",
         r"(?:please\s)?count\s(?P<x>.+)",
         # size and uptake
         rf"how\s(?:large|big|long|wide|small|thick|avid|hot|extensive|active|tall|deep|hypermetabolic)\s{_BE}\s(?P<x>.+)",
@@ -103,6 +111,11 @@ _FRAMES: tuple[re.Pattern[str], ...] = tuple(
         rf"(?:{_SEEN}\s)?(?P<where>(?:in|on|within|at|of|anywhere).*)",
     )
 )
+_POLITE = re.compile(
+    r"^(?:please\s)?(?:(?:can|could|would)\syou\s)?(?:please\s)?(?:state|tell|say|report|specify|indicate|determine|give)"
+    r"(?:\s(?:me|us))?\s(?=how\b|what\b|which\b|where\b|on\swhich\b|in\swhich\b)",
+    re.I,
+)
 _ARTICLE = re.compile(
     r"^(?:(?:the|an?|any|some|this|that|these|those|largest|biggest|main|dominant|hottest)\s+)+(?=\S)", re.I
 )
@@ -129,7 +142,7 @@ def asked_about(question: str) -> str | None:
     text = " ".join(question.split()).strip(" ?.!")
     if not re.search(r"\w", text) or question_kind(text) == "modality":
         return None
-    text = numbers_asked(text).rest
+    text = numbers_asked(_POLITE.sub("", text)).rest
     for frame in _FRAMES:
         if found := frame.fullmatch(text):
             return _phrase(found)

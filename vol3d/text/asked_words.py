@@ -29,16 +29,18 @@ _JUDGED = re.compile(
 """What a reader concludes, though some of these words may stand in a thing's name."""
 _UPTAKE = (
     r"metabolically|(?:in)?active|(?:hyper|hypo|iso)-?metabolic\w*|fdg|psma|tracer|avid\w*|uptake|suv\w*|metabolic\w*|photopenic|"
-    r"increased|intense|physiological|showing|non"
+    r"increased|intense|physiological|showing|non|positive|negative|hot|glucose|pet|accumulat\w+|activity|marked|strong|"
+    r"elevated|significant|exhibiting|displaying|demonstrating|taking|up|lacking|devoid|silent|quiet"
 )
 _LOOKS = (
-    r"(?:osteo)?(?:lytic|sclerotic)|(?:hyper|hypo|iso)-?(?:attenuating|dense|echoic)|(?:low|high|soft-tissue)-?(?:attenuation|"
-    r"density)?|attenuation|density|densely|sized?|(?:small|medium|moderate|large)-sized|part-solid|moderate|tiny|largest|"
+    r"(?:osteo)?(?:lytic|sclerotic|blastic)|(?:hyper|hypo|iso)-?(?:attenuat(?:ing|ed)|dense|echoic)|calcific|glass|"
+    r"reduced|decreased|raised|(?:low|high|soft-tissue)-?(?:attenuation|"
+    r"density)?|attenuation|density|densely|sized?|(?:small|medium|moderate(?:ly)?|large|mid|average)-?sized|sizea?ble|little|part-solid|moderate|tiny|largest|"
     r"biggest|main|dominant|intra\w+|vertebral|bod(?:y|ies)|parenchym\w+|tissue|focal"
 )
 _FILLING = (
     r"an?|the|all|any|some|of|in|on|at|to|or|and|by|with|without|within|from|for|inside|throughout|anywhere|either|other|"
-    r"further|is|are|was|were|be|been|do|does|did|has|have|can|there|here|this|that|these|those|it|its|his|her|patient\S*|"
+    r"further|is|are|was|were|be|been|do|does|did|has|have|can|there|here|located|situated|lying|involving|affecting|inside|region|area|this|that|these|those|it|its|his|her|patient\S*|"
     r"scan\w*|stud(?:y|ies)|image[sd]?|ct|pet|field|view|what|which|where|who|wrong|abnormal|anything|something|nothing|seen|"
     r"show[ns]?|visible|left|right|both|sides?|sided|lesion|structures?|organs?|whole|entire|two|lobes?"
 )

@@ -11,19 +11,25 @@ Density = Literal[
 ]
 _T = TypeVar("_T")
 
+_TAKEN_UP = r"(?:uptake|avidity|hypermetabolism|accumulation|(?:metabolic|fdg|tracer|glucose) activity)"
+_TRACER = r"(?:fdg|tracer|pet|psma|dota\w*|glucose)"
 _UPTAKES: tuple[tuple[Uptake, re.Pattern[str]], ...] = (
     ("non-avid", re.compile(
-        r"\b(?:non|not|never)[- ]?(?:longer |clearly )?(?:(?:fdg|tracer)[- ])?(?:avid|hypermetabolic)\b|"
-        r"metabolically inactive|\bhypometabolic\b|\bphotopenic\b|\bnon-?metabolic\b|\b(?:fdg|tracer)[- ]negative\b|"
-        r"\b(?:does|do|did) not (?:show|demonstrate|have|display|take up)(?: \w+){0,3}? ?"
-        r"(?:uptake|avidity|hypermetabolism|metabolic activity|fdg|tracer)\b|"
-        r"\b(?:without|no|lacks?|absent)(?: \w+){0,2}? ?(?:fdg|tracer|metabolic|increased|pathologic\w*)?"
-        r"(?: \w+)? ?(?:uptake|avidity|hypermetabolism|metabolic activity)\b"
+        rf"\b(?:non|not|never)[- ]?(?:longer |clearly )?(?:{_TRACER}[- ])?(?:avid|hypermetabolic|active)\b|"
+        r"metabolically (?:inactive|silent|quiet)|\bhypometabolic\b|\bphotopenic\b|\bnon-?metabolic\b|"
+        rf"\b{_TRACER}[- ]negative\b|"
+        rf"\b(?:does|do|did) not (?:show|demonstrate|have|display|take up)(?: \w+){{0,3}}? ?"
+        rf"(?:{_TAKEN_UP}|fdg|tracer)\b|"
+        r"\b(?:without|no|lack(?:s|ing)?|absent|devoid of|free of)(?: \w+){0,2}? ?"
+        rf"(?:fdg|tracer|metabolic|increased|pathologic\w*)?(?: \w+)? ?{_TAKEN_UP}\b"
     )),
     ("avid", re.compile(
-        r"\b(?:(?:fdg|tracer)[- ])?avid\b|hypermetaboli\w+|metabolically active|\btakes? up (?:fdg|tracer)\b|"
+        rf"\b(?:{_TRACER}[- ])?avid\b|\b{_TRACER}[- ]positive\b|hypermetaboli\w+|metabolically (?:active|hot)|"
+        r"\bhot(?= (?:focal |lesion|nodule|node|mass|focus|spot|lymph))|"
+        r"\b(?:takes?|taking) up (?:fdg|tracer)\b|"
         r"\b(?:increased|intense|high|marked|moderate|strong|elevated|abnormal|patholog\w+|with|has|have|"
-        r"show(?:s|ing)?|demonstrat\w+)(?: \w+){0,2} uptake\b|\b(?:shows?|has|with) uptake\b|\buptake of\b"
+        rf"show(?:s|ing)?|demonstrat\w+|exhibit\w+|display\w*)(?: \w+){{0,2}} {_TAKEN_UP}\b|"
+        rf"\b(?:shows?|has|with) {_TAKEN_UP}\b|\buptake of\b"
     )),
 )  # fmt: skip
 _LOOK = r"(?:calcified|lytic|sclerotic|solid|hypodense|hyperdense|isodense|avid|hypermetabolic)"
@@ -46,18 +52,24 @@ _DENIES_LOOK = re.compile(
 
 _DENSITY_WORDS: dict[Density, str] = {
     "part-solid": r"part(?:ly|ially)?[- ]solid|sub-?solid|semi-?solid", "ground-glass": r"ground[- ]glass",
-    "calcified": r"calcified", "hypodense": r"hypodense|hypoattenuating|low[- ](?:attenuation|density)",
-    "hyperdense": r"hyperdense|hyperattenuating|high[- ](?:attenuation|density)",
-    "isodense": r"isodense|isoattenuating", "lytic": r"(?:osteo)?lytic",
-    "sclerotic": r"(?:osteo)?sclerotic|osteoblastic|blastic", "solid": r"(?<!-)solid|soft[- ]tissue density",
+    "calcified": r"calcified|calcific",
+    "hypodense": r"hypo-?dense|hypo-?attenuat(?:ing|ed)|(?:low|reduced|decreased)[- ](?:attenuat(?:ion|ing)|density)",
+    "hyperdense": r"hyper-?dense|hyper-?attenuat(?:ing|ed)|"
+    r"(?:high|raised|increased)[- ](?:attenuat(?:ion|ing)|density)",
+    "isodense": r"iso-?dense|iso-?attenuat(?:ing|ed)", "lytic": r"(?:osteo)?lytic",
+    "sclerotic": r"(?:osteo)?sclerotic|osteoblastic|blastic",
+    "solid": r"(?<!-)solid|soft[- ]tissue[- ](?:density|attenuation)",
 }  # fmt: skip
 _DENSITIES: tuple[tuple[Density, re.Pattern[str]], ...] = tuple(
     (name, re.compile(rf"(?<!non-)(?<!not )\b(?:{words})\b")) for name, words in _DENSITY_WORDS.items()
 )
 _SIZES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("small", re.compile(r"\b(?:small|tiny|minute|millimetric)\b(?! (?:bowel|intestin))")),
-    ("medium", re.compile(r"\b(?:medium|moderate|intermediate)[- ]size")),
-    ("large", re.compile(r"\b(?:large|huge|big|bulky|giant)\b(?! (?:bowel|intestin|vessel))")),
+    ("small", re.compile(r"\b(?:small|tiny|minute|millimetric|little)\b(?! (?:bowel|intestin))")),
+    ("medium", re.compile(r"\b(?:medium|moderate(?:ly)?|intermediate|mid|average)[- ]?size")),
+    (
+        "large",
+        re.compile(r"\b(?:large|huge|big|bulky|giant|sizeable|sizable|voluminous)\b(?! (?:bowel|intestin|vessel))"),
+    ),
 )
 
 

@@ -26,18 +26,23 @@ RELATIVE_TOLERANCE = 0.1
 """Of a number whose question names no tolerance."""
 
 _KIND_RULES: tuple[tuple[QuestionKind, str], ...] = (
-    ("count", r"\bhow many\b|(?<!slice )\b(?:number|count) of\b"),
+    ("count", r"\bhow many (?!ml\b|mm\b|cm\b|cc\b|millilit|millimet|centimet|cubic)|"
+     r"(?<!slice )\b(?:number|count) of\b"),
     ("size", r"\bhow (?:large|big|long|wide|small|thick|avid|hot|much)\b|\bmeasure[sd]?\b|\bsuv|"
      r"\b(?:size|diameter|volume|extent|dimensions?|length)\b|^(?:what|which) (?:is|are) (?:the )?(?:\w+ )?"
      r"(?:largest|biggest|smallest|hottest|most (?:\w+-)?avid)\b(?! (?:organ|structure))"),
-    ("modality", r"\bmodality\b|\bwhich (?:kind|type) of (?:scan|imaging|study|exam\w*)|"
+    ("modality", r"\bmodality\b|\b(?:imaging|scanning) (?:technique|method|test|exam\w*)\b|"
+     r"^(?:what|which) (?:technique|method|scanner|scan)\b|\bhow was (?:the|this) patient (?:scanned|imaged|examined)|"
+     r"\bwhich (?:kind|type) of (?:scan|imaging|study|exam\w*)|"
      r"\bwhat (?:kind|type) of (?:scan|imaging|study|exam\w*)|\bCT or (?:a )?PET|\bPET(?:/CT)? or (?:a )?CT|"
      r"\bhow was this (?:image|scan|study)|\bwhich scanner|\bacquired with\b"),
-    ("side", r"\b(?:which|what) side\b|\bleft or (?:the |on the )*right\b|\bright or (?:the |on the )*left\b|"
+    ("side", r"\b(?:which|what) side\b|\bleft(?:[ -]sided?)? or (?:the |on the )*right\b|"
+     r"\bright(?:[ -]sided?)? or (?:the |on the )*left\b|"
      r"\blaterality\b|\bleft, right or\b"),
     ("yes_no", r"^(?:is|are|was|were|does|do|did|has|have|had|can|could|any|will|would|should)\b"),
     ("organ", r"\b(?:which|what) (?:\w+ )?(?:organs?|structures?)\b|\borgans? (?:is|are|holds?|contains?)\b"),
-    ("location", r"\bwhere\b|\blocat(?:ed|ion|e)\b|\b(?:which|what) (?:part|region|place|site|lobe)\b|\bsituated\b"),
+    ("location", r"\bwhere(?:abouts)?\b|\blocat(?:ed|ion|e)\b|\b(?:which|what) (?:part|region|place|site|lobe)\b|"
+     r"\bsituated\b"),
 )  # fmt: skip
 _REFUSED = re.compile(r"^\w+(?: \w+)? can(?:not|'t) (?:be )?(?:answer|measure|tell|say|determine|assess)\w*\b")
 _OUTSIDE = re.compile(

@@ -23,7 +23,7 @@ from vol3d.workflows.drafts import Context
 from vol3d.workflows.lesions import Lesions
 from vol3d.workflows.reading import writer_of
 from vol3d.workflows.report import Reporter
-from vol3d.workflows.studies import BatchSummary, each_study, record_of
+from vol3d.workflows.studies import BatchSummary, each_study, record_of, templates_of
 
 __all__ = ["Answer", "Answerer", "answer"]
 
@@ -66,8 +66,9 @@ def answer(
 
     def each(entry: Entry, row: Row) -> None:
         folder = None if out is None else out / row.study_id
-        templates = {n: p if p is not None and p.is_file() else None for n, p in (("ct", row.ct), ("pet", row.pet))}
-        answerer = Answerer(entry, reporter, Lesions(reporter.evidences.of(entry), folder, templates, "answers"))
+        answerer = Answerer(
+            entry, reporter, Lesions(reporter.evidences.of(entry), folder, templates_of(row), "answers")
+        )
         found[row.study_id] = answerer(asked, context or Context())
         if folder is not None:
             record = {

@@ -17,6 +17,7 @@ from vol3d.workflows.found import LEAST_SHARE, place_of
 from vol3d.workflows.ground import ground
 from vol3d.workflows.known import NEIGHBOURS, OPEN_ENDED, Known
 from vol3d.workflows.lesions import Lesions
+from vol3d.workflows.looks import plain_phrase
 from vol3d.workflows.template_writer import TemplateWriter, title
 
 NO_SUCH = "There is no such lesion."
@@ -74,6 +75,9 @@ class Places:
             yes_no = blank.kind == "yes_no" and not families_in(phrase)  # about the structure itself
             text = f"No, the {phrase} is not in the field of view." if yes_no else OUT_OF_VIEW
             return replace(out, text=text, reason=f"not seen: {', '.join(unseen)}")
+        meant = plain_phrase(phrase) or phrase
+        if families_in(phrase) and self.evidence.likely(meant) and not self.evidence.parts(meant):
+            return unchecked(blank, "it is likely there, and no voxel of it was found")
         limited = self.restriction(phrase)
         reason = blank.reason or (f"absent in {limited}" if limited else "absent")
         if blank.kind == "count":

@@ -11,7 +11,7 @@ from vol3d.text.asked import asked_about, asks_for_absence
 from vol3d.text.asked_numbers import NumbersAsked, numbers_asked
 from vol3d.text.asked_words import asks_for_change, unknown_words
 from vol3d.text.looks import says_what_is_not_measured
-from vol3d.text.organs import structure_in
+from vol3d.text.organs import SIDES, structure_in
 from vol3d.text.questions import question_kind
 from vol3d.text.things import families_in, specific_families
 from vol3d.text.uptake import needs_pet
@@ -126,6 +126,8 @@ class Answerer:
             case "count":
                 return replace(out, text=str(len(found)), source="measurement", reason="parts of the mask")
             case "side":
+                if any(self._on_midline(lesion) for lesion in found):
+                    return unchecked(out, "it lies on the midline, or too near to it to tell a side")
                 sides = {lesion.side for lesion in found}
                 text = "both" if len(sides) > 1 else sides.pop()
                 return replace(out, text=text, source="measurement", reason="centroids against the body's midline")
@@ -134,6 +136,11 @@ class Answerer:
             case "location" | "organ":
                 return self.places.located(replace(out, lesions=found[:1]), self.lesions.part_of(found[0]))
         return unchecked(out, "no rule for a question of this kind")
+
+    def _on_midline(self, lesion: Lesion) -> bool:
+        """Of a paired organ the organ tells the side."""
+        paired = any(t.organ == lesion.organ and t.side in SIDES for t in self.known.plain)
+        return not paired and self.evidence.near_midline(self.lesions.part_of(lesion))
 
     def _yes_no(self, out: Answer, asked: NumbersAsked) -> Answer:
         inverted = asks_for_absence(out.question)

@@ -13,6 +13,7 @@ from vol3d.data.phrases import names_side
 from vol3d.infer.embedding import embed_study, zero_shot_margin
 from vol3d.infer.predictor import predict
 from vol3d.model.bank import EmbeddingBank, bank_root
+from vol3d.progress import within
 from vol3d.text.claims import claims_of
 from vol3d.text.knowledge import ORGAN_NAMES, prompts
 from vol3d.types import Array
@@ -44,7 +45,7 @@ class Asker:
         tokens_BPTE, mask_BPT = self.bank.batch([phrases])
         found = predict(
             checkpoint.model, entry, tokens_BPTE[0], mask_BPT[0], checkpoint.channels, checkpoint.patch_size, config,
-            device=self.device, phrases=phrases,
+            device=self.device, phrases=phrases, progress=within("tiles"),
         )  # fmt: skip
         return found.probability_PZYX, found.presence_P
 

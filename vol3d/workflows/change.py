@@ -2,7 +2,8 @@
 
 A lesion is larger from +20% of its longest diameter on and at least 5 mm, smaller from -30% and at least 5 mm, else
 unchanged: RECIST 1.1 (Eisenhauer et al. 2009, Eur J Cancer 45:228) for one lesion, whose 5 mm for growth are asked of
-shrinking as well, because a voxel or two are no change. New and resolved are said only of places that both show.
+shrinking as well, because a voxel or two are no change. New and resolved are said only of places that both show and of
+phrases that were asked of both.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ class StudyLesions:
     lesions: list[Lesion]
     references: dict[str, Volume]
     """By modality."""
+    looked_for: frozenset[str] = frozenset()
+    """Phrases that were asked of it; what nobody looked for cannot have been absent."""
     masks: dict[int, Volume] = field(default_factory=dict)
     """By a lesion's id, those held in memory; the others are read from `folder`."""
 
@@ -166,11 +169,12 @@ def compare(current: StudyLesions, prior: StudyLesions) -> dict[str, Any]:
         raise ChangeError(f"the registration of both {image.upper()}s fails its check: {fault}")
     pairs, new, gone = match(current, prior, found)
     rows = [_row(classify(now, before), now, before) for now, before in pairs]
-    rows += [_row("new" if _seen(now, found, prior.references[image]) else "not comparable", now, None) for now in new]
-    rows += [
-        _row("resolved" if _seen_back(old, found, current.references[image]) else "not comparable", None, old)
-        for old in gone
-    ]
+    for now in new:
+        looked = now.phrase in prior.looked_for and _seen(now, found, prior.references[image])
+        rows.append(_row("new" if looked else "not comparable", now, None))
+    for old in gone:
+        looked = old.phrase in current.looked_for and _seen_back(old, found, current.references[image])
+        rows.append(_row("resolved" if looked else "not comparable", None, old))
     return {
         "prior_study": prior.study_id,
         "statement": (

@@ -44,8 +44,11 @@ def run_demo(
     """
     began = time.monotonic()
     config = SHIPPED / "train" / "demo.yaml"
-    with progress("phantom", studies, "studies") as advance:
-        manifest = write_phantoms(out / "studies", studies, SEED, "dicom", progress=lambda _: advance())
+    manifest = out / "studies" / "manifest.jsonl"
+    # written last; phantoms written anew would be other studies to the cache and the run
+    if not manifest.exists() or len(manifest.read_text().splitlines()) != studies:
+        with progress("phantom", studies, "studies") as advance:
+            write_phantoms(manifest.parent, studies, SEED, "dicom", progress=lambda _: advance())
     prepared = prepare(manifest, config, out / "cache", workers=2)
     if prepared.quarantined:
         raise CacheError(

@@ -9,6 +9,7 @@ import numpy as np
 
 from vol3d.cache import Entry
 from vol3d.data.statements import read_knowledge
+from vol3d.errors import Vol3dError
 from vol3d.text.knowledge import ORGAN_NAMES
 from vol3d.types import Array
 from vol3d.workflows.asking import Asker
@@ -31,6 +32,8 @@ def score_retrieval(asker: Asker, entries: Sequence[Entry], *, samples: int) -> 
             row = (image_QE[column[section.organ]], section.text, entry.patient_key)
             rows.setdefault(section.organ, []).append(row)
     by_organ = {organ: _embedded(asker, own) for organ, own in rows.items()}
+    if None not in by_organ:
+        raise Vol3dError("expected reports with findings to retrieve, found none")
     whole = by_organ.pop(None)
     named = {str(organ): own for organ, own in by_organ.items()}
     complete = len(whole.texts) == len(entries)

@@ -53,7 +53,7 @@ class FindingCase:
 class FindingsPlan:
     """Which phrases every study of a split is asked besides its own, and what becomes of the answers."""
 
-    def __init__(self, checkpoint: Checkpoint, entries: Sequence[Entry], pairs_per_study: int = 3) -> None:
+    def __init__(self, checkpoint: Checkpoint, entries: Sequence[Entry], pairs_per_study: int = 6) -> None:
         self.checkpoint = checkpoint
         found = labelled(entries)
         self.prompts: list[FindingPrompts] = asked_of(checkpoint, found) if found else []

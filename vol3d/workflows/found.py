@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from vol3d.text.organs import SIDES
@@ -22,6 +23,11 @@ class Found:
 
     thing: Thing
     part: Part
+
+
+def phrases_of(known: Known, images: Collection[str]) -> frozenset[str]:
+    """What `things_found` asks of a study with these images."""
+    return frozenset(t.phrase for t in known.shown_by(images))
 
 
 def things_found(known: Known, evidence: Evidence) -> list[Found]:

@@ -214,6 +214,9 @@ def _absent(draft: Draft, statement: Statement, evidence: Evidence, known: Known
         probability = 1 - evidence.probability(statement.phrase)
     if found:
         return _Verdict("contradicted", f"found: {', '.join(found)}", probability, asked)
+    if hidden := [p for p in phrases if evidence.likely(p) and not evidence.parts(p)]:
+        reason = f"likely there, and no voxel of it found: {', '.join(hidden)}"
+        return _Verdict("cannot be checked", reason, probability, asked)
     if statement.imaged or not statement.organs:
         return _Verdict("supported", "absent in the imaged part", probability, asked)
     if places is None:

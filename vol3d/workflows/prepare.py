@@ -32,7 +32,7 @@ def recipe_path(path: Path) -> Path:
         raise ConfigError(f"expected a configuration file, found nothing at {path}")
     try:
         tree = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     named = tree.get("preprocess") if isinstance(tree, dict) else None
     return path if named is None else path.parent / str(named)

@@ -18,11 +18,12 @@ from vol3d.dicom.listing import files_of
 from vol3d.errors import ConfigError, ManifestError
 from vol3d.workflows.change import ChangeError, Patient, Prior, StudyLesions, read_references, write_reference
 from vol3d.workflows.evidence import Evidences, Measurement
-from vol3d.workflows.found import things_found
+from vol3d.workflows.found import phrases_of, things_found
 from vol3d.workflows.inputs import scratch_entry, studies_in
 from vol3d.workflows.known import Known
 from vol3d.workflows.lesions import MASKS, Lesion, Lesions
 from vol3d.workflows.records import RECORD, load_record
+from vol3d.workflows.studies import templates_of
 
 
 def open_prior(path: Path, evidences: Evidences, checkpoint: Checkpoint, *, assume_hu: bool = False) -> Prior:
@@ -78,7 +79,10 @@ class ReportedPrior:
     def of(self, folder: Path) -> StudyLesions:
         """What was found there with the trained phrases, told or not."""
         found = [lesion_of(r) for r in self.record["lesions"] if r["comparable"]]
-        return StudyLesions(self.record["study_id"], self.folder, found, read_references(self.folder)).held()
+        looked_for = frozenset(self.record.get("looked_for", ()))
+        return StudyLesions(
+            self.record["study_id"], self.folder, found, read_references(self.folder), looked_for
+        ).held()
 
 
 @dataclass(frozen=True)
@@ -109,13 +113,12 @@ class RawPrior:
         known = Known.of(self.checkpoint)
         with scratch_entry(self.row, recipe, assume_hu=self.assume_hu) as entry:
             evidence = self.evidences.of(entry)
-            templates = {n: p if p is not None and p.is_file() else None for n, p in
-                         (("ct", self.row.ct), ("pet", self.row.pet))}  # fmt: skip
-            lesions = Lesions(evidence, folder, templates)
+            lesions = Lesions(evidence, folder, templates_of(self.row))
             for found in things_found(known, evidence):
                 lesions.lesion(lesions.number_of(found.part, 1.0))
             write_reference(entry, folder)
-            return StudyLesions(entry.study_id, folder, lesions.exported(), read_references(folder)).held()
+            looked_for = phrases_of(known, entry.images)
+            return StudyLesions(entry.study_id, folder, lesions.exported(), read_references(folder), looked_for).held()
 
 
 def lesion_of(record: dict[str, Any]) -> Lesion:

@@ -10,7 +10,7 @@ from typing import Any
 from preprocessing.manifest import Row
 from vol3d.cache import Entry
 from vol3d.checkpoint import Checkpoint, load_checkpoint
-from vol3d.errors import ConfigError
+from vol3d.errors import ConfigError, Vol3dError
 from vol3d.export.report_text import report_text
 from vol3d.files import write_json, write_whole
 from vol3d.text.things import families_in
@@ -19,7 +19,7 @@ from vol3d.workflows.asking import Asker
 from vol3d.workflows.change import ChangeError, Prior, StudyLesions, compare, read_references, write_reference
 from vol3d.workflows.drafts import Context, Writer
 from vol3d.workflows.evidence import UNITS, Evidence, Evidences, Part
-from vol3d.workflows.found import things_found
+from vol3d.workflows.found import phrases_of, things_found
 from vol3d.workflows.ground import IMPRESSION, Grounded, ground
 from vol3d.workflows.inputs import studies_in
 from vol3d.workflows.known import Known
@@ -28,7 +28,7 @@ from vol3d.workflows.prior import open_prior, patient_of
 from vol3d.workflows.reading import writer_of
 from vol3d.workflows.records import RECORD, text_of_report
 from vol3d.workflows.scoring import Ask
-from vol3d.workflows.studies import BatchSummary, each_study, record_of
+from vol3d.workflows.studies import BatchSummary, each_study, record_of, templates_of
 from vol3d.workflows.technique import technique
 from vol3d.workflows.template_writer import TemplateWriter, impression_of, title
 
@@ -127,14 +127,14 @@ class Reporter:
         if prior is not None:
             try:
                 before = prior.of(folder)  # first: what is written below may be where its files are
-            except ChangeError as error:
+            except Vol3dError as error:  # whatever is wrong with the prior, the current study gets its report
                 refused = str(error)
         evidence = self.evidences.of(entry)
         evidence.ask([*(t.phrase for t in self.known.plain), *self.known.sites.values()])
         drafts = self.writer.write_report(entry, context)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECORD).unlink(missing_ok=True)  # its masks are about to be replaced
-        lesions = Lesions(evidence, folder, {"ct": _template(row.ct), "pet": _template(row.pet)})
+        lesions = Lesions(evidence, folder, templates_of(row))
         told = ground(drafts, evidence, self.known, lesions)
         told = _with_impression(told, evidence, self.known, lesions)
         same = {}  # found with the trained phrases alone, told or not: what a later study is compared with
@@ -143,6 +143,7 @@ class Reporter:
                 same[lesion.id] = lesion
         write_reference(entry, folder)
         mentioned = {lesion.id for g in told if g.status == "supported" for lesion in g.lesions}
+        looked_for = phrases_of(self.known, entry.images)
         record: dict[str, Any] = {
             **record_of(entry, self.checkpoint, lesions.series),
             "patient": asdict(patient),
@@ -160,13 +161,14 @@ class Reporter:
                 }
                 for f in lesions.exported()
             ],
+            "looked_for": sorted(looked_for),
             "units": UNITS,
             "change": None,
             "not_assessed": _not_assessed(told, evidence, self.known),
         }
         if before is not None:
             try:
-                now = StudyLesions(entry.study_id, folder, list(same.values()), read_references(folder))
+                now = StudyLesions(entry.study_id, folder, list(same.values()), read_references(folder), looked_for)
                 record["change"] = compare(now, before)
             except ChangeError as error:
                 refused = str(error)
@@ -185,10 +187,6 @@ class Reporter:
     def _appearance(self, part: Part, evidence: Evidence) -> dict[str, Any] | None:
         """What was measured of a finding; nothing of an organ."""
         return appearance_of(part, evidence, self.known).record() if families_in(part.phrase) else None
-
-
-def _template(path: Path | None) -> Path | None:
-    return path if path is not None and path.is_file() else None
 
 
 def _with_impression(told: list[Grounded], evidence: Evidence, known: Known, lesions: Lesions) -> list[Grounded]:

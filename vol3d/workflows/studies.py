@@ -14,11 +14,12 @@ from typing import Any, Literal
 import torch
 
 from preprocessing.manifest import BadRow, Row
+from preprocessing.read_nifti import SUFFIXES
 from preprocessing.transforms import PreprocessConfig
 from vol3d.cache import Entry
 from vol3d.checkpoint import Checkpoint
 from vol3d.config import from_tree
-from vol3d.errors import ConfigError, Vol3dError
+from vol3d.errors import ConfigError, Vol3dError, unforeseen
 from vol3d.export.regrid import to_source_grid
 from vol3d.geometry import Grid
 from vol3d.measure import SUV_FIGURES, slices, suv_statistics, volume_ml
@@ -76,6 +77,8 @@ def each_study(
                     state = "done"
             except (Vol3dError, OSError, MemoryError, torch.OutOfMemoryError) as error:  # the next may well be smaller
                 state, reason = "failed", f"{type(error).__name__}: {error}"
+            except Exception as error:
+                state, reason = "failed", unforeseen(error)
             if state == "done":
                 summary.done.append(row.study_id)
             elif state == "failed":
@@ -106,11 +109,16 @@ def target_of(entry: Entry, row: Row, grid: str | None) -> Target:
     series = grid or ("ct" if "ct" in entry.images else "pet")
     if series not in entry.images:
         raise ConfigError(f"expected a study with a {series.upper()} for --grid {series}, found only {entry.images}")
-    path = getattr(row, series)
-    return Target(
-        series, entry.source_grids[series], path if path is not None and path.is_file() else None,
-        entry.pet_native() if "pet" in entry.images else None,
-    )  # fmt: skip
+    native = entry.pet_native() if "pet" in entry.images else None
+    return Target(series, entry.source_grids[series], templates_of(row)[series], native)
+
+
+def templates_of(row: Row) -> dict[str, Path | None]:
+    """The source NIfTI of CT and PET, whose header masks copy; None for DICOM, of which a file may be a series, too."""
+    return {
+        name: path if path is not None and path.is_file() and path.name.lower().endswith(SUFFIXES) else None
+        for name, path in (("ct", row.ct), ("pet", row.pet))
+    }
 
 
 def measured(mask: Array, probability_ZYX: Array, entry: Entry, target: Target, threshold: float) -> dict[str, Any]:
