@@ -39,49 +39,49 @@ _MOST: dict[str, int] = {
 _ASK: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # seen, unseen
     "yes_no": (
         ("Is there {a}?", "Does the scan show {a}?", "Is {a} present?", "Can you see {a}?", "Is {a} visible?"),
-        ("Can {a} be identified?", "Is there evidence of {a}?", "Does this examination demonstrate {a}?"),
+        ("Is there any sign of {a}?", "Has {a} been detected?", "Does this study reveal {a}?"),
     ),
     "location": (
         ("Where is the {p}?", "Where is the {p} located?", "In which part of the body is the {p}?"),
-        ("In what location is the {p}?", "Whereabouts is the {p}?"),
+        ("Please localise the {p}.", "What is the anatomical site of the {p}?"),
     ),
     "organ": (
         ("Which organ holds the {p}?", "In which organ is the {p}?", "What organ contains the {p}?"),
-        ("Which organ does the {p} involve?", "Within which organ does the {p} lie?"),
+        ("Which organ is affected by the {p}?", "Name the organ that harbours the {p}."),
     ),
     "side": (
         ("On which side is the {p}?", "Which side is the {p} on?", "Is the {p} left or right?"),
-        ("Is the {p} left-sided or right-sided?", "To which side does the {p} lie?"),
+        ("What is the laterality of the {p}?", "Is the {p} found on the left or on the right?"),
     ),
     "count": (
         ("How many {s} are there?", "How many {s} does the scan show?", "What is the number of {s}?"),
-        ("What is the total number of {s}?", "State how many {s} are present."),
+        ("Please count the {s}.", "How many {s} can you identify?"),
     ),
     "diameter": (
         ("How large is the {p}?", "What is the diameter of the {p}?", "What does the {p} measure?"),
-        ("State the longest diameter of the {p}.", "What is the maximum diameter of the {p}?"),
+        ("What size is the {p}?", "Give the greatest dimension of the {p} in mm."),
     ),
     "suv": (
         ("What is the SUVmax of the {p}?", "How high is the SUVmax of the {p}?"),
-        ("What is the maximum SUV of the {p}?", "Report the SUVmax of the {p}."),
+        ("Give the maximum standardised uptake value of the {p}.", "What SUVmax was recorded for the {p}?"),
     ),
     "volume": (
         ("What is the volume of the {p}?", "What volume does the {p} have?"),
-        ("How many ml does the {p} measure?", "State the volume of the {p}."),
+        ("How many millilitres does the {p} occupy?", "Please calculate the volume of the {p}."),
     ),
     "modality": (
         ("Which imaging modality is this?", "What kind of scan is this?", "Is this a CT or a PET/CT?"),
-        ("What imaging technique was used?", "Which type of scan is it?"),
+        ("With which modality were these images acquired?", "What type of examination has been performed?"),
     ),
     "open": (
         ("What is seen {w}?", "What do you find {w}?", "Describe what is {w}."),
-        ("What abnormalities are there {w}?", "Report what is seen {w}."),
+        ("What are the findings {w}?", "Summarise any abnormality {w}."),
     ),
 }  # fmt: skip
 
-_SIDED = {"lungs": ("pulmonary", "lung parenchymal"), "kidneys": ("renal", "renal parenchymal"),
-          "soft tissue": ("paraspinal", "paraspinal soft tissue")}  # fmt: skip
-_UPTAKE = {None: ("", ""), "avid": ("FDG-avid ", "FDG-positive "), "non-avid": ("non-avid ", "FDG-negative ")}
+_SIDED = {"lungs": ("pulmonary", "pulmonary parenchymal"), "kidneys": ("renal", "intrarenal"),
+          "soft tissue": ("paraspinal", "paravertebral")}  # fmt: skip
+_UPTAKE = {None: ("", ""), "avid": ("FDG-avid ", "PET-avid "), "non-avid": ("non-avid ", "PET-negative ")}
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,14 @@ from preprocessing.phantom_lesions import PLACES, SIZES, Lesion, Traits
 Words = tuple[str, ...]
 
 _PAIRED_SEEN = ("{s} {n}", "the {s} {n}", "{n} on the {s}", "{s}-sided {n}", "{n}, {s} side", "patient's {s} {n}")
-_PAIRED_UNSEEN = ("{n} on the {s} side", "the {n} of the {s} side", "the patient's {s}-sided {n}")
+_PAIRED_UNSEEN = ("the entire {s} {n}", "{n} located on the {s}", "{s} {n} as a whole")
 
 
 def _paired(noun: str, adjective: str) -> dict[str, tuple[Words, Words]]:
     return {
         f"{s} {noun}": (
             (*(t.format(s=s, n=noun) for t in _PAIRED_SEEN), f"{s} {adjective} parenchyma"),
-            (*(t.format(s=s, n=noun) for t in _PAIRED_UNSEEN), f"parenchyma of the {s} {noun}"),
+            (*(t.format(s=s, n=noun) for t in _PAIRED_UNSEEN), f"{s} {adjective} tissue"),
         )
         for s in ("left", "right")
     }
@@ -35,31 +35,35 @@ def _paired(noun: str, adjective: str) -> dict[str, tuple[Words, Words]]:
 ORGAN_WORDS: dict[str, tuple[Words, Words]] = {
     **_paired("lung", "pulmonary"),
     **_paired("kidney", "renal"),
-    "lungs": (("lungs", "both lungs", "the lungs", "left and right lung"), ("the two lungs", "both of the lungs")),
+    "lungs": (("lungs", "both lungs", "the lungs", "left and right lung"),
+              ("bilateral lungs", "lung parenchyma on both sides")),
     "kidneys": (
-        ("kidneys", "both kidneys", "the kidneys", "left and right kidney"), ("the two kidneys", "both of the kidneys"),
+        ("kidneys", "both kidneys", "the kidneys", "left and right kidney"),
+        ("the pair of kidneys", "kidneys bilaterally"),
     ),
     "body": (
         ("body", "the body", "patient's body", "body outline", "contour of the body", "whole patient",
          "silhouette of the patient"),
-        ("the whole body", "outline of the patient"),
+        ("the entire body", "external contour of the patient"),
     ),
-    "heart": (("heart", "the heart", "cardiac silhouette", "heart with chambers"), ("whole heart", "the entire heart")),
+    "heart": (("heart", "the heart", "cardiac silhouette", "heart with chambers"),
+              ("complete heart", "myocardium with cardiac chambers")),
     "aorta": (("aorta", "the aorta", "thoracic and abdominal aorta", "aortic trunk"),
-              ("aortic vessel", "the entire aorta")),
-    "liver": (("liver", "the liver", "hepatic parenchyma", "whole liver"), ("liver parenchyma", "the entire liver")),
+              ("thoracoabdominal aorta", "full length of the aorta")),
+    "liver": (("liver", "the liver", "hepatic parenchyma", "whole liver"), ("hepatic tissue", "liver in its entirety")),
     "gallbladder": (
         ("gallbladder", "the gallbladder", "gall bladder", "gallbladder filled with bile", "biliary vesicle",
          "bile-filled sac"),
-        ("biliary bladder", "whole gallbladder"),
+        ("gallbladder wall and lumen", "complete gallbladder"),
     ),
-    "spleen": (("spleen", "the spleen", "splenic parenchyma", "whole spleen"), ("spleen parenchyma", "entire spleen")),
-    "stomach": (("stomach", "the stomach", "stomach with its contents"), ("whole stomach", "the entire stomach")),
+    "spleen": (("spleen", "the spleen", "splenic parenchyma", "whole spleen"), ("splenic tissue", "complete spleen")),
+    "stomach": (("stomach", "the stomach", "stomach with its contents"),
+                ("gastric wall and lumen", "complete stomach")),
     "bladder": (
         ("bladder", "urinary bladder", "the bladder", "the urinary bladder"),
-        ("whole urinary bladder", "entire bladder"),
+        ("urine-filled bladder", "bladder including its wall"),
     ),
-    "spine": (("spine", "the spine", "vertebral column", "spinal column"), ("entire vertebral column", "entire spine")),
+    "spine": (("spine", "the spine", "vertebral column", "spinal column"), ("whole spine", "the backbone")),
 }  # fmt: skip
 """Seen and unseen wordings of every structure with a mask."""
 
@@ -80,14 +84,15 @@ def _sided(s: str) -> dict[str, PlaceWords]:
     return {
         f"{s} lung": PlaceWords(
             (f"{s} lung",), (f"{s} lung", f"{s} pulmonary"), (f"in the {s} lung", f"of the {s} lung"),
-            (f"{s}-sided lung", f"{s}-sided pulmonary"), (f"within the {s} lung",), ("lesion", "nodule")),
+            (f"{s} intrapulmonary", f"{s} pulmonary parenchymal"), (f"in the {s} pulmonary parenchyma",),
+            ("lesion", "nodule")),
         f"{s} kidney": PlaceWords(
             (f"{s} kidney",), (f"{s} kidney", f"{s} renal"), (f"in the {s} kidney", f"of the {s} kidney"),
-            (f"{s}-sided renal", f"{s}-sided kidney"), (f"within the {s} kidney",)),
+            (f"{s} intrarenal", f"{s} kidney parenchymal"), (f"in the kidney on the {s}",)),
         f"{s} paraspinal": PlaceWords(
             (f"{s} paraspinal",), (f"{s} paraspinal",),
             (f"in the {s} paraspinal muscles", f"in the soft tissues of the {s} back"),
-            (f"{s}-sided paraspinal",), (f"within the {s} paraspinal muscles",)),
+            (f"{s} paravertebral",), (f"in the paraspinal musculature on the {s}",)),
     }  # fmt: skip
 
 
@@ -96,26 +101,26 @@ PLACE_WORDS: dict[str, PlaceWords] = {
     **_sided("right"),
     "lungs": PlaceWords(
         ("left lung", "right lung"), ("lung", "pulmonary"), ("in the lungs", "in either lung"),
-        ("lung parenchymal",), ("within the lungs",), ("lesion", "nodule")),
+        ("intrapulmonary",), ("in the lung fields",), ("lesion", "nodule")),
     "kidneys": PlaceWords(
         ("left kidney", "right kidney"), ("renal",), ("in the kidneys", "in either kidney"),
-        ("renal parenchymal",), ("within the kidneys",)),
+        ("intrarenal",), ("in the renal parenchyma",)),
     "soft tissue": PlaceWords(
         ("left paraspinal", "right paraspinal"), ("soft tissue", "paraspinal"), ("in the paraspinal muscles",),
-        ("paraspinal soft tissue",), ("within the paraspinal muscles",)),
+        ("paravertebral muscle",), ("in the paravertebral muscles",)),
     "liver": PlaceWords(
         ("liver",), ("liver", "hepatic"), ("in the liver", "of the liver"),
-        ("hepatic parenchymal",), ("within the liver",)),
+        ("intrahepatic",), ("in the hepatic parenchyma",)),
     "spleen": PlaceWords(
         ("spleen",), ("spleen", "splenic"), ("in the spleen", "of the spleen"),
-        ("splenic parenchymal",), ("within the spleen",)),
+        ("intrasplenic",), ("in the splenic parenchyma",)),
     "mediastinum": PlaceWords(
         ("mediastinum",), ("mediastinal",), ("in the mediastinum", "of the mediastinum"),
-        ("mediastinal nodal",), ("within the mediastinum",), ("lesion", "lymph node")),
+        ("intramediastinal",), ("in the mediastinal compartment",), ("lesion", "lymph node")),
     "spine": PlaceWords(
         ("spine",), ("spinal", "vertebral", "bone"), ("in the spine", "of the spine"),
-        ("osseous",), ("within the spine", "in a vertebral body")),
-    "anywhere": PlaceWords(tuple(PLACES), ("",), ("", "anywhere"), (), ("in the field of view", "in this scan")),
+        ("bony",), ("in the vertebral column", "in the vertebrae")),
+    "anywhere": PlaceWords(tuple(PLACES), ("",), ("", "anywhere"), (), ("in the imaged region", "on this examination")),
 }  # fmt: skip
 
 FURTHER_NOUNS = ("anomaly", "finding")
@@ -126,30 +131,30 @@ _UPTAKE: dict[str | None, tuple[Words, Words, Words, Words]] = {  # before, afte
     "avid": (
         ("FDG-avid", "hypermetabolic", "metabolically active"),
         ("with FDG uptake", "with increased FDG uptake"),
-        ("tracer-avid", "FDG-positive"),
-        ("with high tracer uptake", "showing FDG uptake"),
+        ("PET-positive", "radiotracer-avid"),
+        ("with elevated glucose metabolism", "demonstrating increased tracer accumulation"),
     ),
     "non-avid": (
         ("non-avid", "non-FDG-avid", "metabolically inactive"),
         ("without FDG uptake", "without increased FDG uptake"),
-        ("FDG-negative", "not FDG-avid"),
-        ("without tracer uptake", "showing no FDG uptake"),
+        ("PET-negative", "non-hypermetabolic"),
+        ("with no appreciable metabolic activity", "lacking FDG avidity"),
     ),
 }
 
 _SYNONYMS: dict[str | None, tuple[Words, Words]] = {  # sizes and densities: seen, unseen
     None: (("",), ()),
-    "small": (("small",), ("small-sized",)),
-    "medium": (("medium-sized",), ("moderate-sized",)),
-    "large": (("large",), ("large-sized",)),
-    "hypodense": (("hypodense", "low-attenuation"), ("low-density",)),
-    "hyperdense": (("hyperdense", "high-attenuation"), ("high-density",)),
-    "isodense": (("isodense",), ("isoattenuating",)),
-    "calcified": (("calcified",), ("densely calcified",)),
-    "solid": (("solid",), ("soft-tissue density",)),
-    "ground-glass": (("ground-glass",), ("ground-glass density",)),
-    "lytic": (("lytic",), ("osteolytic",)),
-    "sclerotic": (("sclerotic",), ("osteosclerotic",)),
+    "small": (("small",), ("small-volume",)),
+    "medium": (("medium-sized",), ("intermediate-sized",)),
+    "large": (("large",), ("sizeable",)),
+    "hypodense": (("hypodense", "low-attenuation"), ("hypoattenuating",)),
+    "hyperdense": (("hyperdense", "high-attenuation"), ("hyperattenuating",)),
+    "isodense": (("isodense",), ("equal-density",)),
+    "calcified": (("calcified",), ("calcific",)),
+    "solid": (("solid",), ("solid-appearing",)),
+    "ground-glass": (("ground-glass",), ("pure ground-glass",)),
+    "lytic": (("lytic",), ("lucent",)),
+    "sclerotic": (("sclerotic",), ("osteoblastic",)),
 }
 
 _PLURAL = {"lesion": "lesions", "focal lesion": "focal lesions", "nodule": "nodules", "lymph node": "lymph nodes",

@@ -162,28 +162,30 @@ def test_phrases_hold_all_lesions_they_speak_of(studies: list[PhantomStudy]):
 
 ORGAN_WORDS = {
     "lung": "lung|pulmonary", "liver": "liver|hepatic", "spleen": "spleen|splenic", "kidney": "kidney|renal",
-    "mediastinum": "mediastin", "spine": r"spine|\bspinal|vertebra|bone|osseous", "soft tissue": "paraspinal|soft tis",
+    "mediastinum": "mediastin", "spine": r"spine|\bspinal|(?<!para)vertebra|bone|bony",
+    "soft tissue": "paraspinal|paravertebral|soft tis",
 }  # fmt: skip
 
 
 def speaks_of(phrase: str, finding: dict) -> bool:
-    text = phrase.lower().replace("soft-tissue density", "solid")
+    text = phrase.lower()
     organs = [o for o, words in ORGAN_WORDS.items() if re.search(words, text)]
     if organs and finding["organ"] not in organs:
         return False
     if any(f"{s}" in re.split(r"[\s-]", text) and finding["side"] != s for s in ("left", "right")):
         return False
-    if re.search(r"non-|without|not fdg|fdg-negative|inactive|no fdg|no increased", text):
+    if re.search(r"non-|without|not fdg|pet-negative|lacking|with no |inactive|no fdg|no increased", text):
         if finding["uptake"] != "non-avid":
             return False
-    elif re.search(r"avid|fdg-positive|metabolic|uptake", text) and finding["uptake"] != "avid":
+    elif re.search(r"avid|pet-positive|metaboli|accumulation|uptake", text) and finding["uptake"] != "avid":
         return False
-    sizes = {"small": "small", "medium": "medium|moderate", "large": r"\blarge"}
+    sizes = {"small": "small", "medium": "medium|intermediate", "large": r"\blarge|sizeable"}
     if any(re.search(words, text) and finding["size"] != size for size, words in sizes.items()):
         return False
-    text = text.replace("low-density", "hypodense").replace("low-attenuation", "hypodense")
-    text = text.replace("high-density", "hyperdense").replace("high-attenuation", "hyperdense")
-    text = text.replace("isoattenuating", "isodense")
+    text = text.replace("hypoattenuating", "hypodense").replace("low-attenuation", "hypodense")
+    text = text.replace("hyperattenuating", "hyperdense").replace("high-attenuation", "hyperdense")
+    text = text.replace("equal-density", "isodense").replace("calcific ", "calcified ")
+    text = text.replace("lucent", "lytic").replace("osteoblastic", "sclerotic")
     kinds = ("hypodense", "hyperdense", "isodense", "calcified", "solid", "ground-glass", "lytic", "sclerotic")
     return not any(kind in text and finding["density"] != kind for kind in kinds)
 

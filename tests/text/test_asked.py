@@ -28,7 +28,8 @@ def test_every_template_gives_back_its_phrase(studies, unseen):
             for template in phantom_questions._ASK[item.ask][unseen]:
                 question = template.format(p=what, s=what, w=what, a=f"{article} {what}")
                 # "in this scan" is said of the study as a whole
-                expected = re.sub(r" in (?:this scan|the field of view)(?=$| with)", "", what)
+                whole = r" (?:in|on) (?:this (?:scan|examination)|the (?:field of view|imaged region))(?=$| with)"
+                expected = re.sub(whole, "", what)
                 if item.kind == "open":
                     expected = f"lesion {what}"
                 assert asked_about(question) == (None if item.kind == "modality" else expected), question

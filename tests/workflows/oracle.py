@@ -18,15 +18,16 @@ TRAINED = (
 ORGANS = {"lung": "lung", "kidney": "kidney", "liver": "liver", "spleen": "spleen", "mediastinum": "mediastinum",
           "bone": "spine", "soft_tissue": "soft tissue"}  # fmt: skip
 DENSITIES = {
-    "solid|soft-tissue density": "solid", "ground-glass": "ground-glass", "calcified": "calcified",
-    "hypodense|low-attenuation|low-density|hypoattenuating": "hypodense",
-    "hyperdense|high-attenuation|high-density|hyperattenuating": "hyperdense",
-    "isodense|isoattenuating": "isodense", "lytic|osteolytic": "lytic", "sclerotic|osteosclerotic": "sclerotic",
+    "solid": "solid", "ground-glass": "ground-glass", "calcified|calcific": "calcified",
+    "hypodense|low-attenuation|hypoattenuating": "hypodense",
+    "hyperdense|high-attenuation|hyperattenuating": "hyperdense",
+    "isodense|equal-density": "isodense", "lytic|lucent": "lytic", "sclerotic|osteoblastic": "sclerotic",
 }  # fmt: skip
 NON_AVID = re.compile(
-    r"non-?\w*-?avid|not fdg-avid|fdg-negative|metabolically inactive|(?:without|no) (?:\w+ )?(?:\w+ )?uptake"
+    r"non-?\w*-?avid|not fdg-avid|pet-negative|non-hypermetabolic|no appreciable|lacking|metabolically inactive|"
+    r"(?:without|no) (?:\w+ )?(?:\w+ )?uptake"
 )
-AVID = re.compile(r"avid|fdg-positive|hypermetabolic|metabolically active|uptake")
+AVID = re.compile(r"avid|pet-positive|glucose|accumulation|hypermetabolic|metabolically active|uptake")
 THING = re.compile(r"lesion|nodule|lymph node|abnormalit|mass|sarcoma|tumou?r|malignan")
 
 
@@ -57,12 +58,12 @@ def _means(phrase, finding):
     organs = {ORGANS.get(organ) for _, _, organ in organs_in(phrase)}
     side = laterality(phrase)
     density = [value for words, value in DENSITIES.items() if re.search(rf"\b(?:{words})\b", phrase)]
-    size = re.search(r"\b(small|medium|moderate|large)\b", phrase)
+    size = re.search(r"\b(small|medium|intermediate|large|sizeable)\b", phrase)
     uptake = "non-avid" if NON_AVID.search(phrase) else "avid" if AVID.search(phrase) else None
     return (
         (not organs or finding["organ"] in organs)
         and (side in (None, "bilateral") or finding["side"] in (None, side))
         and (not density or finding["density"] in density)
-        and (size is None or finding["size"] == size[1].replace("moderate", "medium"))
+        and (size is None or finding["size"] == size[1].replace("intermediate", "medium").replace("sizeable", "large"))
         and (uptake is None or finding["uptake"] == uptake)
     )

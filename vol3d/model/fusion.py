@@ -45,15 +45,15 @@ class CrossAttention(nn.Module):
         key_value = torch.cat([null, key_value], dim=1).unflatten(-1, (2, self.heads, -1))
         scale = self.query.shape[1] ** -0.5
         keys_BHTC = torch.einsum("bthd,hdc->bhtc", key_value[:, :, 0], self.query) * scale
-        values_BHTC = torch.einsum("bthd,hdc->bhtc", key_value[:, :, 1], self.out)
-        bias_C: Tensor = self.bias
+        # the weights of each head sum to 1, so a share of the bias in every value adds up to the bias
+        values_BHTC = torch.einsum("bthd,hdc->bhtc", key_value[:, :, 1], self.out) + self.bias / self.heads
         if gate_C is not None:
-            values_BHTC, bias_C = values_BHTC * gate_C, bias_C * gate_C
+            values_BHTC = values_BHTC * gate_C
         scores_BHTN = torch.matmul(keys_BHTC.flatten(1, 2), voxels_BNC.transpose(1, 2)).unflatten(1, (self.heads, -1))
         padding_BT = ~functional.pad(mask_BT, (1, 0), value=True)
         scores_BHTN = scores_BHTN.masked_fill(padding_BT[:, None, :, None], float("-inf"))
         weights_BTN = torch.softmax(scores_BHTN, dim=2).flatten(1, 2)
-        return torch.baddbmm(bias_C, weights_BTN.transpose(1, 2), values_BHTC.flatten(1, 2))
+        return torch.bmm(weights_BTN.transpose(1, 2), values_BHTC.flatten(1, 2))
 
 
 class GatedFusion(nn.Module):
@@ -72,7 +72,7 @@ class GatedFusion(nn.Module):
         """Same shape as `voxels_BNC`."""
         attended = self.attention(self.norm(voxels_BNC), tokens_BTE, mask_BT, torch.tanh(self.gate))
         scale, shift = attended.chunk(2, dim=-1)
-        return torch.addcmul(voxels_BNC + shift, voxels_BNC, scale)
+        return torch.addcmul(shift, voxels_BNC, scale).add_(voxels_BNC)  # in place: fresh memory costs as much
 
 
 class ContextualGate(nn.Module):

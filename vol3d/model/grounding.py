@@ -107,7 +107,7 @@ class SharedGrounding(nn.Module):
         voxels_BND = (to_voxels(x).unflatten(0, (-1, phrases)) + lateral_B1ND[1]).flatten(0, 1)
         voxels_BND = self._meet(1, voxels_BND, prepared[1], tokens_BTD, mask_BT)
         logit = to_volume(self.score[1](voxels_BND), prepared[1])
-        logit = logit + upsample(coarse, logit)
+        logit = upsample(coarse, logit).add_(logit)
         pooled_BD = attention_pool(logit.flatten(1), voxels_BND)
         weights = (
             self.weights(torch.cat([pooled_BD, context_BD, text_BD], dim=1))
@@ -183,7 +183,8 @@ class Mix(nn.Module):
 
     def forward(self, voxels_BNC: Tensor, like: Tensor) -> Tensor:
         """Same shape; `like` is a volume of the voxels' arrangement."""
-        return voxels_BNC + to_voxels(self.second(functional.gelu(self.first(to_volume(self.norm(voxels_BNC), like)))))
+        hidden = functional.gelu(self.first(to_volume(self.norm(voxels_BNC), like)))
+        return to_voxels(self.second(hidden)).add_(voxels_BNC)
 
 
 def _score(channels: int, bias: float) -> nn.Linear:

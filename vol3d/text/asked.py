@@ -10,16 +10,17 @@ import re
 from functools import lru_cache
 
 from vol3d.text.asked_numbers import numbers_asked
+from vol3d.text.asked_words import unknown_words
 from vol3d.text.grounding import grounding_phrase
 from vol3d.text.organs import structure_in
 from vol3d.text.questions import question_kind
 from vol3d.text.reports import organs_in
-from vol3d.text.things import families_in
+from vol3d.text.things import families_in, thing_spans
 
 _BE = r"(?:is|are|was|were)"
 _DO = r"(?:does|do|did)"
 _SCAN = (
-    r"(?:(?:this|the|these|those|his|her)\s)?(?:ct|pet(?:/ct)?|scans?|stud(?:y|ies)|images?|examinations?|exams?|patient|"
+    r"(?:(?:this|the|these|those|his|her)\s)?(?:ct|pet(?:/ct)?|imaged\s(?:region|part)|scans?|stud(?:y|ies)|images?|examinations?|exams?|patient|"
     r"series|man|woman)"
 )
 _SHOW = r"(?:shows?|contains?|has|have|reveals?|demonstrates?|depicts?|includes?|holds?|harbou?rs?|got|displays?)"
@@ -100,6 +101,7 @@ _FRAMES: tuple[re.Pattern[str], ...] = tuple(
         rf"{_DO}\s{_SCAN}\s(?:{_SHOW})\s{_ANY}(?P<x>.+)",
         rf"{_DO}\s(?P<in>(?:the\s)?[\w ]+?)\s(?:{_SHOW})\s{_ANY}(?P<x>.+)",
         rf"(?:has|have|had)\s{_SCAN}\s(?:got\s)?{_ANY}(?P<x>.+)",
+        rf"(?:has|have|had)\s{_ANY}(?P<x>.+?)\sbeen\s{_SEEN}{_AT}",
         rf"(?:can|could|{_DO})\s(?:you|one|we)\s{_SEE}\s{_ANY}(?P<x>.+?){_AT}",
         rf"can\s(?P<x>.+?)\sbe\s{_SEEN}{_AT}",
         rf"{_BE}\s{_ANY}(?P<x>.+?)\s{_SEEN}{_AT}(?P<rest>\s(?:in|on|within|of)\s.+)?",
@@ -116,6 +118,25 @@ _POLITE = re.compile(
     r"(?:\s(?:me|us))?\s(?=how\b|what\b|which\b|where\b|on\swhich\b|in\swhich\b)",
     re.I,
 )
+_DETERMINER = re.compile(r"\b(?:the|an?|any|all|every|each|these|this|those|of|for)\s+(?=\S)", re.I)
+_AFTER = re.compile(
+    r"\s(?:is|are|was|were|be|been|do|does|did|has|have|had|can|could|will|or|in\s(?:mm|cm|ml|cc|millimet\w+|centimet\w+|"
+    r"millilit\w+)|occup\w+|measur\w+|lie|lies|located|situated|found|detected|identified|recorded|seen|visible|"
+    r"present)\b",
+    re.I,
+)
+_ASKING = re.compile(
+    r"please|can|could|would|will|you|we|i|me|us|be|been|being|is|are|was|were|do|does|did|has|have|had|there|the|an?|any|"
+    r"all|of|for|in|on|to|by|from|at|that|this|what|which|where\w*|how|many|much|whether|count|name|state|give|tell|show|"
+    r"find|list|specify|indicate|identify|determine|calculate|compute|estimate|assess|measure[sd]?|quantify|provide|"
+    r"quote|report|describe|summari[sz]e|locali[sz]e|locate|number|total|organs?|structures?|part|region|body|"
+    r"anatomic(?:al)?|site|location|position|place|side|laterality|affected|involved|harbou?rs?|contains?|holds?|hosts?|"
+    r"houses?|bears?|located|situated|found|detected|identified|recorded|seen|visible|present|sign|evidence|occup(?:y|ied)|"
+    r"volumes?|sizes?|extent|dimensions?|diameters?|length|axial|longest|largest|greatest|maxim(?:um|al)|suv(?:max)?|"
+    r"standardi[sz]ed|uptake|values?|mm|cm|ml|cc|millilit\w+|millimet\w+|centimet\w+|long|large|big",
+    re.I,
+)
+"""Words that ask for what can be segmented or measured, whatever their order."""
 _ARTICLE = re.compile(
     r"^(?:(?:the|an?|any|some|this|that|these|those|largest|biggest|main|dominant|hottest)\s+)+(?=\S)", re.I
 )
@@ -143,11 +164,33 @@ def asked_about(question: str) -> str | None:
     if not re.search(r"\w", text) or question_kind(text) == "modality":
         return None
     text = numbers_asked(_POLITE.sub("", text)).rest
+    phrase = _framed(text)
+    if phrase is None or unknown_words(phrase):
+        phrase = _named(text) or phrase
+    return phrase
+
+
+def _framed(text: str) -> str | None:
     for frame in _FRAMES:
         if found := frame.fullmatch(text):
             return _phrase(found)
     rest = grounding_phrase(_HEAD.sub("", text))
     return rest if families_in(rest) or structure_in(rest) else None
+
+
+def _named(text: str) -> str | None:
+    """The one thing that stands after an article, where all other words only ask about it; else None.
+
+    What no frame foresaw: "Please calculate the volume of the nodule", "Name the organ that harbours the lesion".
+    """
+    things = thing_spans(text)
+    before = [m.end() for m in _DETERMINER.finditer(text) if things and m.end() <= things[0][0]]
+    if not before:
+        return None
+    end = next((m.start() for m in _AFTER.finditer(text) if m.start() >= things[0][1]), len(text))
+    phrase = re.sub(rf"\s(?:in|on)\s(?:{_SCAN}|the (?:field of view|imaged region))$", "", text[before[-1] : end])
+    others = re.findall(r"[^\W\d_][\w'-]*", f"{text[: before[-1]]} {text[end:]}")
+    return phrase if all(_ASKING.fullmatch(word) for word in others) else None
 
 
 def asks_for_absence(question: str) -> bool:
@@ -166,7 +209,9 @@ def _phrase(found: re.Match[str]) -> str | None:
     if how := parts.get("how"):
         thing = f"{how} {thing}"
     phrase = f"{thing} in the {place}" if place else f"{thing}{rest}"
-    phrase = re.sub(rf"\s(?:in|on)\s(?:{_SCAN}|the field of view)(?=$|\swith(?:out)?\s)", "", phrase, flags=re.I)
+    phrase = re.sub(
+        rf"\s(?:in|on)\s(?:{_SCAN}|the (?:field of view|imaged region))(?=$|\swith(?:out)?\s)", "", phrase, flags=re.I
+    )
     return phrase or None
 
 

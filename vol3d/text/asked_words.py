@@ -29,13 +29,13 @@ _JUDGED = re.compile(
 """What a reader concludes, though some of these words may stand in a thing's name."""
 _UPTAKE = (
     r"metabolically|(?:in)?active|(?:hyper|hypo|iso)-?metabolic\w*|fdg|psma|tracer|avid\w*|uptake|suv\w*|metabolic\w*|photopenic|"
-    r"increased|intense|physiological|showing|non|positive|negative|hot|glucose|pet|accumulat\w+|activity|marked|strong|"
+    r"increased|intense|physiological|showing|non|positive|negative|hot|glucose|radiotracer|metabolism|appreciable|pet|accumulat\w+|activity|marked|strong|"
     r"elevated|significant|exhibiting|displaying|demonstrating|taking|up|lacking|devoid|silent|quiet"
 )
 _LOOKS = (
-    r"(?:osteo)?(?:lytic|sclerotic|blastic)|(?:hyper|hypo|iso)-?(?:attenuat(?:ing|ed)|dense|echoic)|calcific|glass|"
+    r"(?:osteo)?(?:lytic|sclerotic|blastic)|(?:hyper|hypo|iso)-?(?:attenuat(?:ing|ed)|dense|echoic)|calcific|glass|lucent|equal|pure|appearing|"
     r"reduced|decreased|raised|(?:low|high|soft-tissue)-?(?:attenuation|"
-    r"density)?|attenuation|density|densely|sized?|(?:small|medium|moderate(?:ly)?|large|mid|average)-?sized|sizea?ble|little|part-solid|moderate|tiny|largest|"
+    r"density)?|attenuation|density|densely|sized?|(?:small|medium|moderate(?:ly)?|intermediate|large|mid|average)-?sized|sizea?ble|little|part-solid|moderate|tiny|largest|"
     r"biggest|main|dominant|intra\w+|vertebral|bod(?:y|ies)|parenchym\w+|tissue|focal"
 )
 _FILLING = (

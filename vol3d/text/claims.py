@@ -28,7 +28,7 @@ _DESCRIPTIONS = (
     "hypodense|low.density", "hyperdense|dense", "small|tiny|minimal|minute|millimetric", "large|big|bulky|huge",
     "medium(?:-sized)?|intermediate", "subpleural", "spiculated", "enlarged",
     r"non-?avid|not avid|(?:no|without) (?:(?:increased|significant|patholog\w*|abnormal|fdg) ?)*uptake",
-    "fatty?|lipomatous", r"spin(?:e|al)|vertebra\w*", "paraspinal|back", "ribs?|costal", "upper|superior",
+    "fatty?|lipomatous", r"spin(?:e|al)|vertebra\w*", "paraspinal|paravertebral|back", "ribs?|costal", "upper|superior",
     r"middle|lingul\w*", "lower|inferior|basal|bas[ei]s?", "ap(?:ex|ices|ical)", r"segment\w*", "lobes?|lobar",
     "hilar|hil(?:um|a)", r"axill\w*", "supraclavicular", "cervical", "paratracheal", "subcarinal",
     "suspicious|suspected", r"significant\w*|relevant", r"patholog\w*", "acute", r"new\w*", r"malign\w*",

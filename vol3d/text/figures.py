@@ -45,7 +45,7 @@ _FIGURES: tuple[tuple[Figure, str], ...] = (
      r"hypermetabolic)\b"),
     ("mean", r"\b(?:mean|average)\s(?:axial\s)?(?:diameter|size)"),
     ("short", r"\bshort(?:est)?[ -](?:axial\s)?(?:ax[ei]s|diameter)|\bsmallest\s(?:axial\s)?diameter|\bminor\sax[ei]s"),
-    ("volume", r"\bvolumes?\b|\bvolumetric|\bmillilit\w+|\bml\b"),
+    ("volume", r"(?<!-)\bvolumes?\b|\bvolumetric|\bmillilit\w+|\bml\b"),
     ("dimensions", r"\bdimensions\b|\bboth\sdiameters\b"),
     ("size", r"\bhow\s(?:large|big|long|small|much)\b|\bmeasure[sd]?\b|\b(?:sizes?|diameters?|extent|dimension|"
      r"length)\b|\blong(?:est)?\sax[ei]s"),

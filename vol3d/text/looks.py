@@ -11,8 +11,8 @@ Density = Literal[
 ]
 _T = TypeVar("_T")
 
-_TAKEN_UP = r"(?:uptake|avidity|hypermetabolism|accumulation|(?:metabolic|fdg|tracer|glucose) activity)"
-_TRACER = r"(?:fdg|tracer|pet|psma|dota\w*|glucose)"
+_TAKEN_UP = r"(?:uptake|avidity|hypermetabolism|metabolism|accumulation|(?:metabolic|fdg|tracer|glucose) activity)"
+_TRACER = r"(?:fdg|(?:radio)?tracer|pet|psma|dota\w*|glucose)"
 _UPTAKES: tuple[tuple[Uptake, re.Pattern[str]], ...] = (
     ("non-avid", re.compile(
         rf"\b(?:non|not|never)[- ]?(?:longer |clearly )?(?:{_TRACER}[- ])?(?:avid|hypermetabolic|active)\b|"
@@ -56,7 +56,7 @@ _DENSITY_WORDS: dict[Density, str] = {
     "hypodense": r"hypo-?dense|hypo-?attenuat(?:ing|ed)|(?:low|reduced|decreased)[- ](?:attenuat(?:ion|ing)|density)",
     "hyperdense": r"hyper-?dense|hyper-?attenuat(?:ing|ed)|"
     r"(?:high|raised|increased)[- ](?:attenuat(?:ion|ing)|density)",
-    "isodense": r"iso-?dense|iso-?attenuat(?:ing|ed)", "lytic": r"(?:osteo)?lytic",
+    "isodense": r"iso-?dense|iso-?attenuat(?:ing|ed)|equal[- ]density", "lytic": r"(?:osteo)?lytic|lucent",
     "sclerotic": r"(?:osteo)?sclerotic|osteoblastic|blastic",
     "solid": r"(?<!-)solid|soft[- ]tissue[- ](?:density|attenuation)",
 }  # fmt: skip

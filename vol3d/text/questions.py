@@ -26,10 +26,11 @@ RELATIVE_TOLERANCE = 0.1
 """Of a number whose question names no tolerance."""
 
 _KIND_RULES: tuple[tuple[QuestionKind, str], ...] = (
-    ("count", r"\bhow many (?!ml\b|mm\b|cm\b|cc\b|millilit|millimet|centimet|cubic)|"
+    ("count", r"^(?:please )?count\b|\bhow many (?!ml\b|mm\b|cm\b|cc\b|millilit|millimet|centimet|cubic)|"
      r"(?<!slice )\b(?:number|count) of\b"),
     ("size", r"\bhow (?:large|big|long|wide|small|thick|avid|hot|much)\b|\bmeasure[sd]?\b|\bsuv|"
-     r"\b(?:size|diameter|volume|extent|dimensions?|length)\b|^(?:what|which) (?:is|are) (?:the )?(?:\w+ )?"
+     r"\bstandardi[sz]ed uptake|(?<!-)\b(?:size|diameter|volume|extent|dimensions?|length)\b|"
+     r"^(?:what|which) (?:is|are) (?:the )?(?:\w+ )?"
      r"(?:largest|biggest|smallest|hottest|most (?:\w+-)?avid)\b(?! (?:organ|structure))"),
     ("modality", r"\bmodality\b|\b(?:imaging|scanning) (?:technique|method|test|exam\w*)\b|"
      r"^(?:what|which) (?:technique|method|scanner|scan)\b|\bhow was (?:the|this) patient (?:scanned|imaged|examined)|"
@@ -40,8 +41,10 @@ _KIND_RULES: tuple[tuple[QuestionKind, str], ...] = (
      r"\bright(?:[ -]sided?)? or (?:the |on the )*left\b|"
      r"\blaterality\b|\bleft, right or\b"),
     ("yes_no", r"^(?:is|are|was|were|does|do|did|has|have|had|can|could|any|will|would|should)\b"),
-    ("organ", r"\b(?:which|what) (?:\w+ )?(?:organs?|structures?)\b|\borgans? (?:is|are|holds?|contains?)\b"),
-    ("location", r"\bwhere(?:abouts)?\b|\blocat(?:ed|ion|e)\b|\b(?:which|what) (?:part|region|place|site|lobe)\b|"
+    ("organ", r"\b(?:which|what|name the|state the) (?:\w+ )?(?:organs?|structures?)\b|"
+     r"\borgans? (?:is|are|holds?|contains?)\b"),
+    ("location", r"\bwhere(?:abouts)?\b|\blocali[sz]e|\b(?:site|position) of\b|\blocat(?:ed|ion|e)\b|"
+     r"\b(?:which|what) (?:part|region|place|site|lobe)\b|"
      r"\bsituated\b"),
 )  # fmt: skip
 _REFUSED = re.compile(r"^\w+(?: \w+)? can(?:not|'t) (?:be )?(?:answer|measure|tell|say|determine|assess)\w*\b")
