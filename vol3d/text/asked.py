@@ -56,7 +56,7 @@ _FRAMES: tuple[re.Pattern[str], ...] = tuple(
     re.compile(pattern, re.I)
     for pattern in (
         # sides, before "is X present"
-        rf"{_BE}\s(?P<x>.+?)\s(?:located\s|situated\s)?{_LOR},?\sor\s{_LOR}(?:\s(?:or|and)\s.+)?",
+        rf"{_BE}\s(?P<x>.+?)\s(?:(?:located|situated|found|seen|lying)\s)?{_LOR},?\sor\s{_LOR}(?:\s(?:or|and)\s.+)?",
         rf"(?:(?:on|to|at)\s)?(?:which|what)\sside(?:\sof\sthe\s(?:body|patient))?\s(?:{_BE}|{_DO})\s(?P<x>.+?){_LIE}",
         rf"(?:on\s)?(?:which|what)\sside(?:\sof\sthe\s(?:body|patient))?\s{_SHOW}\s(?P<x>.+)",
         rf"{_TELL}\s(?:the\s)?(?:laterality|side|location|position|site)\sof\s(?P<x>.+)",
