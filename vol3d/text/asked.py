@@ -78,6 +78,7 @@ _FRAMES: tuple[re.Pattern[str], ...] = tuple(
         rf"(?:{_TELL}\s)?(?:the\s)?{_ATTRIBUTE}(?:\sin\s(?:ml|mm|cm|hu|hounsfield\sunits|millilit\w+|"
         r"millimet\w+))?\sof\s(?P<x>.+)",
         rf"(?:what|which)\s{_ATTRIBUTE}(?:\sin\s(?:ml|mm|cm))?\s{_DO}\s(?P<x>.+?)\s(?:reach|have|show|measure|take|occupy)",
+        rf"(?:what|which)\s(?:size|length|diameter|volume)\s{_BE}\s(?P<x>.+)",
         rf"(?:what|how\smuch|how\s(?:large|big))\s{_DO}\s(?P<x>.+?)\smeasure",
         rf"(?:on|in|at|from|to)?\s?(?:which|what)\s(?:\w+\s)?slices?(?:\snumbers?)?\s(?:{_BE}|{_DO}|can|{_SHOW})\s"
         rf"(?P<x>.+?)(?:\s(?:be\s)?(?:{_SEEN}|starts?|begins?|ends?|stops?|largest|best|lies?|located))*{_AT}",
@@ -107,6 +108,9 @@ _FRAMES: tuple[re.Pattern[str], ...] = tuple(
         rf"{_BE}\s{_ANY}(?P<x>.+?)\s{_SEEN}{_AT}(?P<rest>\s(?:in|on|within|of)\s.+)?",
         rf"any\s(?:(?:evidence|signs?)\sof\s)?(?P<x>.+?){_AT}",
         # open
+        r"(?:what\s(?:is|are)|(?:please\s)?(?:summari[sz]e|describe|list|report|give|state))\s(?:the|any|all)\s"
+        r"(?:findings?|abnormalit(?:y|ies)|patholog(?:y|ies)|changes)\s(?P<where>(?:in|on|within|at|of|anywhere).*)",
+        r"(?:please\s)?(?:report|summari[sz]e|list|state)\swhat\s(?:is|can\sbe)\s(?:seen|found|visible)\s(?P<where>.+)",
         rf"what\s(?:(?:is|are|can\sbe)\s(?:seen|visible|found|shown|there)|{_DO}\syou\s{_SEE}|{_BE})\s(?P<where>(?:in|on|within|at|of|anywhere).*)",
         r"(?:please\s)?describe\s(?:what\s(?:is|you\ssee)\s|the\sfindings?\s|any\sabnormalit\w+\s)?(?P<where>.+)",
         rf"(?:what|which)\s(?:abnormalit(?:y|ies)|findings?|patholog(?:y|ies)|lesions?)\s(?:{_BE}|can\sbe)\s"
@@ -165,9 +169,11 @@ def asked_about(question: str) -> str | None:
         return None
     text = numbers_asked(_POLITE.sub("", text)).rest
     phrase = _framed(text)
-    if phrase is None or unknown_words(phrase):
-        phrase = _named(text) or phrase
-    return phrase
+    if phrase is not None and not unknown_words(phrase):
+        return phrase
+    named = _named(text)
+    clearer = named and (phrase is None or len(unknown_words(named)) < len(unknown_words(phrase)))
+    return named if clearer else phrase
 
 
 def _framed(text: str) -> str | None:
