@@ -238,3 +238,18 @@ def test_a_place_is_asked_in_the_words_of_training():
     assert known.in_own_words("intrapulmonary lesion") == "intrapulmonary lesion"  # training had no "pulmonary"
     assert Known(["intrarenal lesion", "renal lesion"]).in_own_words("intrarenal lesion") == "intrarenal lesion"
     assert known.in_own_words("perirenal lesion") == "perirenal lesion"  # another place
+
+
+def test_a_whole_structure_is_asked_in_the_words_of_training_and_a_part_of_it_is_not():
+    known = Known(["spleen", "left lung", "right lung", "right kidney", "liver", "lesion in the liver"])
+    for phrase, own in (
+        ("splenic tissue", "spleen"),
+        ("the entire spleen", "spleen"),
+        ("Left pulmonary tissue", "left lung"),
+        ("lung located on the right", "right lung"),
+        ("liver in its entirety", "liver"),
+    ):
+        assert known.in_own_words(phrase) == own
+    for phrase in ("dome of the liver", "left lung apex", "liver wall and lumen", "upper lobe of the left lung",
+                   "left kidney", "lung", "lesion in the entire liver", "hilum of the right kidney"):  # fmt: skip
+        assert known.in_own_words(phrase) == phrase

@@ -65,6 +65,21 @@ def structure_in(phrase: str) -> Structure | None:
     return best
 
 
+_WHOLE = re.compile(
+    r"the|an?|its|whole|entire|entirety|complete|full|total|all|of|in|on|to|as|at|side|sided|left|right|patient'?s?|"
+    r"located|situated|lying|tissue|parenchymal?|organ|gland"
+)
+"""Words beside a structure's own that leave it whole; a wall, an apex, a lobe or a tumour are something else."""
+
+
+def names_the_whole(phrase: str, structure: Structure) -> bool:
+    """Whether a phrase says no more than the structure, all of it: "the entire liver", not "dome of the liver"."""
+    text = phrase.lower()
+    for word in sorted(structure.words, key=len, reverse=True):
+        text = re.sub(rf"\b{re.escape(word)}\b", " ", text)
+    return all(_WHOLE.fullmatch(word) for word in re.findall(r"[\w']+", text))
+
+
 def class_phrases(class_name: str) -> tuple[str, ...]:
     """Wordings for a TotalSegmentator class; one spelt from the name itself where the vocabulary has none."""
     for structure in structures().values():

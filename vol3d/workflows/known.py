@@ -9,7 +9,7 @@ from functools import cached_property
 
 from vol3d.checkpoint import Checkpoint
 from vol3d.text.mentions import laterality
-from vol3d.text.organs import SIDES, structure_in, structures
+from vol3d.text.organs import SIDES, names_the_whole, structure_in, structures
 from vol3d.text.reports import organs_in
 from vol3d.text.statements import SideWord
 from vol3d.text.things import FOCAL, NODE, families_in
@@ -147,7 +147,14 @@ class Known:
         return [t for t in self.plain if "pet" in images or not needs_pet(t.phrase)]
 
     def in_own_words(self, phrase: str) -> str:
-        """The phrase with "intrarenal" as "renal", where training had the latter word alone; both name one place."""
+        """The phrase as training had it, where that is sure to mean the same: the trained phrase for a whole structure
+        ("splenic tissue", "kidney located on the left"), and "intrarenal" as "renal" where only the latter was trained.
+        """
+        if phrase in self.trained:
+            return phrase
+        structure = None if families_in(phrase) else structure_in(phrase)
+        if structure is not None and structure.name in self.sites and names_the_whole(phrase, structure):
+            return self.sites[structure.name]
 
         def known(match: re.Match[str]) -> str:
             whole, rest = match[0].lower(), match[1].lower()
