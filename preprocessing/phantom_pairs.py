@@ -19,6 +19,8 @@ from preprocessing.phantom_questions import Study, Wording
 from preprocessing.phantom_text import Query, wordings
 
 PairKind = Literal["presence", "side", "organ", "uptake", "density"]
+PAIRS = 6
+"""Of a kind in a study at most: 40 studies then give 200 pairs of the kinds that most studies have."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Pair:
     """A phrase that is not; for `presence` the same one."""
 
 
-def pairs_of(record: Mapping[str, Any], wording: Wording = "seen", most: int = 3) -> list[Pair]:
+def pairs_of(record: Mapping[str, Any], wording: Wording = "seen", most: int = PAIRS) -> list[Pair]:
     """Pairs within one study, up to `most` of a kind; side: the twin place, organ: another place, uptake, density.
 
     Args:
@@ -60,7 +62,7 @@ def pairs_of(record: Mapping[str, Any], wording: Wording = "seen", most: int = 3
     return out
 
 
-def presence_pairs(records: Sequence[Mapping[str, Any]], wording: Wording = "seen", most: int = 3) -> list[Pair]:
+def presence_pairs(records: Sequence[Mapping[str, Any]], wording: Wording = "seen", most: int = PAIRS) -> list[Pair]:
     """The same phrase asked of two studies, true of one and not of the other; up to `most` for each study."""
     studies = [(str(r["study_id"]), Study(r)) for r in records]
     out = []

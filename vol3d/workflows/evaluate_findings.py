@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from preprocessing.phantom_pairs import Pair, pairs_of, presence_pairs
+from preprocessing.phantom_pairs import PAIRS, Pair, pairs_of, presence_pairs
 from vol3d.cache import Entry
 from vol3d.checkpoint import Checkpoint
 from vol3d.metrics.bootstrap import bootstrap_interval
@@ -53,7 +53,7 @@ class FindingCase:
 class FindingsPlan:
     """Which phrases every study of a split is asked besides its own, and what becomes of the answers."""
 
-    def __init__(self, checkpoint: Checkpoint, entries: Sequence[Entry], pairs_per_study: int = 6) -> None:
+    def __init__(self, checkpoint: Checkpoint, entries: Sequence[Entry], pairs_per_study: int = PAIRS) -> None:
         self.checkpoint = checkpoint
         found = labelled(entries)
         self.prompts: list[FindingPrompts] = asked_of(checkpoint, found) if found else []
