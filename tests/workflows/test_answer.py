@@ -5,13 +5,14 @@ import importlib.util
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from vol3d.checkpoint import Calibration
 from vol3d.text.questions import NONE, normalise, question_kind
 from vol3d.workflows.answer import Answerer
 from vol3d.workflows.drafts import Context
-from vol3d.workflows.evidence import Evidences
+from vol3d.workflows.evidence import Evidence, Evidences
 from vol3d.workflows.known import Known
 from vol3d.workflows.lesions import Lesions
 from vol3d.workflows.template_writer import TemplateWriter
@@ -253,3 +254,25 @@ def test_a_whole_structure_is_asked_in_the_words_of_training_and_a_part_of_it_is
     for phrase in ("dome of the liver", "left lung apex", "liver wall and lumen", "upper lobe of the left lung",
                    "left kidney", "lung", "lesion in the entire liver", "hilum of the right kidney"):  # fmt: skip
         assert known.in_own_words(phrase) == phrase
+
+
+def faint(entry, phrases):
+    """Sure that everything is there, and of no voxel."""
+    probability_PZYX, _ = oracle(entry, phrases)
+    return np.minimum(probability_PZYX, 51), np.full(len(phrases), 8.0, np.float32)
+
+
+@pytest.mark.parametrize("question", ["Is there a lesion in the liver?", "How many liver lesions are there?"])
+def test_what_is_likely_and_has_no_voxel_is_not_denied(ask, question):
+    given = ask(question, model=faint)
+    assert "no voxel" in given.reason
+    assert not given.text.lower().startswith(("no", "0"))
+
+
+def test_no_side_is_told_on_the_midline(ask, monkeypatch):
+    question = "On which side is the largest liver lesion?"
+    assert ask(question).text == "right"
+    assert "midline" in ask("On which side is the bone lesion?", study=CT).reason  # in the spine
+    monkeypatch.setattr(Evidence, "near_midline", lambda self, part: True)
+    assert "midline" in ask(question).reason
+    assert ask("On which side is the right lung nodule?").text == "right"  # a paired organ tells

@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from vol3d.errors import Vol3dError
+from vol3d.workflows.embed_split import score_retrieval
 from vol3d.workflows.evaluate_retrieval import Embedded, by_parts, evaluate_retrieval, text_groups
 
 
@@ -76,3 +79,11 @@ def test_shapes_must_agree():
         Embedded(np.ones((4, 2)), np.ones((3, 2)), ["a"] * 4, ["p"] * 4)
     with pytest.raises(Vol3dError, match="at least two"):
         evaluate_retrieval(Embedded(np.ones((1, 2)), np.ones((1, 2)), ["a"], ["p"]))
+
+
+def test_reports_without_findings_are_named():
+    entries = [SimpleNamespace(study_id=str(n), masks=[], report={"indication": "Cough."}, labels=None, absent=[],
+                               attributes={}, patient_key=str(n), findings=None) for n in range(2)]  # fmt: skip
+    asker = SimpleNamespace(embed=lambda entry, organs: np.ones((1 + len(organs), 4), np.float32))
+    with pytest.raises(Vol3dError, match="found none"):
+        score_retrieval(asker, entries, samples=10)

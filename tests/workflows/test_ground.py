@@ -376,3 +376,14 @@ def test_the_image_has_the_last_word_on_answers(ask, question, drafted, text, so
     assert given.source == source
     assert given.drafted == drafted
     json.dumps(given.lesions[0].record() if given.lesions else {})
+
+
+def test_what_is_likely_and_has_no_voxel_is_not_denied(ask):
+    def faint(entry, phrases):
+        probability_PZYX, _ = oracle(entry, phrases)
+        return np.minimum(probability_PZYX, 51), np.full(len(phrases), 8.0, np.float32)
+
+    study = ask(TWO)
+    evidence = Evidences(faint, Calibration()).of(study.entry)
+    (told,) = ground([Draft("liver", "No liver lesion.")], evidence, study.known, Lesions(evidence, None, {}))
+    assert (told.status, told.reason) == ("cannot be checked", "likely there, and no voxel of it found: liver lesion")

@@ -142,6 +142,13 @@ def test_a_study_is_unchanged_against_itself_and_a_broken_prior_costs_the_compar
     assert vol3d("report", tiny.run, study, "--prior", tmp_path / "broken", "--out", tmp_path) == 1
     assert "report the prior study again" in capsys.readouterr().err
     assert (tmp_path / reported.name / "report.txt").exists()  # all but the comparison
+    shutil.copytree(reported, tmp_path / "torn")
+    for file in (tmp_path / "torn" / "report").glob("reference-*"):
+        file.write_bytes(file.read_bytes()[:400])
+    shutil.rmtree(tmp_path / reported.name)
+    assert vol3d("report", tiny.run, study, "--prior", tmp_path / "torn", "--out", tmp_path) == 1
+    record = json.loads((tmp_path / reported.name / "report.json").read_text())
+    assert record["change"]["statement"].startswith("No comparison with the prior study: expected a whole NIfTI file")
 
 
 def test_answers_as_text_and_as_json(vol3d, tiny, tmp_path, capsys):
