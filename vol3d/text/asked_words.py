@@ -33,14 +33,14 @@ _UPTAKE = (
     r"elevated|significant|exhibiting|displaying|demonstrating|taking|up|lacking|devoid|silent|quiet"
 )
 _LOOKS = (
-    r"(?:osteo)?(?:lytic|sclerotic|blastic)|(?:hyper|hypo|iso)-?(?:attenuat(?:ing|ed)|dense|echoic)|calcific|glass|lucent|equal|pure|appearing|"
+    r"(?:osteo)?(?:lytic|sclerotic|blastic)|(?:hyper|hypo|iso)-?(?:attenuat(?:ing|ed)|dense|echoic)|calcific|solid|glass|volume|lucent|equal|pure|appearing|"
     r"reduced|decreased|raised|(?:low|high|soft-tissue)-?(?:attenuation|"
     r"density)?|attenuation|density|densely|sized?|(?:small|medium|moderate(?:ly)?|intermediate|large|mid|average)-?sized|sizea?ble|little|part-solid|moderate|tiny|largest|"
     r"biggest|main|dominant|intra\w+|vertebral|bod(?:y|ies)|parenchym\w+|tissue|focal"
 )
 _FILLING = (
     r"an?|the|all|any|some|of|in|on|at|to|or|and|by|with|without|within|from|for|inside|throughout|anywhere|either|other|"
-    r"further|is|are|was|were|be|been|do|does|did|has|have|can|there|here|located|situated|lying|involving|affecting|inside|region|area|this|that|these|those|it|its|his|her|patient\S*|"
+    r"further|is|are|was|were|be|been|do|does|did|has|have|can|there|here|examinations?|imaged|compartment|fields?|located|situated|lying|involving|affecting|inside|region|area|this|that|these|those|it|its|his|her|patient\S*|"
     r"scan\w*|stud(?:y|ies)|image[sd]?|ct|pet|field|view|what|which|where|who|wrong|abnormal|anything|something|nothing|seen|"
     r"show[ns]?|visible|left|right|both|sides?|sided|lesion|structures?|organs?|whole|entire|two|lobes?"
 )

@@ -39,9 +39,11 @@ _FIGURES: tuple[tuple[Figure, str], ...] = (
     ("slice", _SLICE),
     ("z", r"\bz[ -](?:position|coordinate|level|value)\b|\b(?:which|what)\sz\b"),
     ("tlg", r"\btlg\b|\blesion\sglycolysis\b"),
-    ("suv_peak", rf"\bsuv[ -]?peak|\bpeak\ssuv|{_START}(?<=peak\s)(?:(?:fdg|tracer)\s)?uptake\b"),
-    ("suv_mean", rf"\bsuv[ -]?mean|\b(?:mean|average)\ssuv|{_START}(?<=mean\s)(?:(?:fdg|tracer)\s)?uptake\b"),
-    ("suv_max", rf"\bsuv|{_START}(?:uptake|metabolic\sactivity)\b|\bhow\s(?:\w+[- ])?(?:avid|hot|active|"
+    ("suv_peak", rf"\bsuv[ -]?peak|\bpeak\s(?:suv|standardi[sz]ed)|{_START}(?<=peak\s)(?:(?:fdg|tracer)\s)?uptake\b"),
+    ("suv_mean", rf"\bsuv[ -]?mean|\b(?:mean|average)\s(?:suv|standardi[sz]ed)|"
+     rf"{_START}(?<=mean\s)(?:(?:fdg|tracer)\s)?uptake\b"),
+    ("suv_max", rf"\bsuv|\bstandardi[sz]ed\suptake|{_START}(?:uptake|metabolic\sactivity)\b|"
+     r"\bhow\s(?:\w+[- ])?(?:avid|hot|active|"
      r"hypermetabolic)\b"),
     ("mean", r"\b(?:mean|average)\s(?:axial\s)?(?:diameter|size)"),
     ("short", r"\bshort(?:est)?[ -](?:axial\s)?(?:ax[ei]s|diameter)|\bsmallest\s(?:axial\s)?diameter|\bminor\sax[ei]s"),
