@@ -65,10 +65,15 @@ class Tab:
         elif kind == "Network.requestWillBeSent" and not data["request"]["url"].startswith(("data:", "blob:")):
             self.requests.append(data["request"]["url"])
 
+    def go(self, url: str, ready: str, seconds: float = 20) -> None:
+        """Loads a page and waits until it is ready; the one before, which may be the same, is not taken for it."""
+        self.run("window.left = true")
+        self.call("Page.navigate", url=url)
+        self.wait(f"!window.left && document.readyState === 'complete' && ({ready})", seconds)
+
     def open(self, url: str, seconds: float = 110) -> float:
         """Waits until the images are drawn; milliseconds from the start of the load until then."""
-        self.call("Page.navigate", url=url)
-        self.wait("document.body?.dataset.ready || document.querySelector('#loading.failed')", seconds)
+        self.go(url, "document.body?.dataset.ready || document.querySelector('#loading.failed')", seconds)
         failed = self.run("document.querySelector('#loading.failed')?.textContent ?? null")
         assert failed is None, failed
         return float(self.run("document.body.dataset.ready"))

@@ -22,8 +22,7 @@ def test_decisions_carry_their_times_and_the_later_one_is_shown(new_tab, tmp_pat
     (page,) = write_pages(tmp_path, [item()], [])
 
     def open_page():
-        tab.call("Page.navigate", url=page.as_uri())
-        tab.wait("document.readyState === 'complete' && document.getElementById('tally')?.textContent")
+        tab.go(page.as_uri(), "document.getElementById('tally')?.textContent")
         return tab.run("document.querySelector('article').dataset.verdict")
 
     assert open_page() == ""
