@@ -82,7 +82,7 @@ def test_the_organ_around_a_thing_and_not_the_fat_behind_it(scene):
         (240, -800, "lung", "calcified hyperdense", True, "hypodense ground-glass"),
         (-980, -850, "lung", "", False, ""),  # a cavity
         (-790, -800, "lung", "", False, ""),  # as dark as its lung
-        (45, None, "mediastinum", "solid", True, "calcified ground-glass"),
+        (45, None, "mediastinum", "solid", True, "calcified ground-glass hypodense"),
         (5, None, "mediastinum", "hypodense solid", False, "calcified ground-glass"),  # necrotic, or half of it fat
         (220, None, "mediastinum", "", False, "ground-glass"),
         (600, None, "mediastinum", "calcified hyperdense", True, "hypodense ground-glass"),
@@ -156,3 +156,16 @@ def test_what_was_not_measured_fits_and_contradicts_nothing():
         "hu": None, "around_hu": None, "suv": None, "around_suv": None, "uptake": None, "density": "sclerotic",
         "possible_densities": ["sclerotic", "hyperdense"],
     }  # fmt: skip
+
+
+def test_a_word_for_density_alone_means_an_organ_in_which_it_is_said():
+    nodule = Appearance(hu=25.0, around_hu=-850.0, density=judge_density(25.0, -850.0, "lung"), organ="lung")
+    assert nodule.fits("hyperdense lesion") is False  # denser than lung are all of them
+    assert nodule.fits("hyperdense lesion in the lung") is None
+    assert nodule.fits("lytic lesion") is False
+    assert nodule.fits("solid lesion") is True
+    bone = Appearance(hu=767.0, around_hu=240.0, density=judge_density(767.0, 240.0, "bone"), organ="bone")
+    assert bone.fits("calcified lesion") is False  # sclerotic
+    assert bone.fits("sclerotic lesion") is True
+    nowhere = Appearance(hu=25.0, density=judge_density(25.0, None, None))
+    assert nowhere.fits("lytic lesion") is None

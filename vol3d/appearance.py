@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from vol3d.text.looks import Density, Uptake, density_of, uptake_of
+from vol3d.text.reports import organs_in
 from vol3d.types import Array, ZyxMm
 
 LEAST_CORE, LEAST_AROUND = 8, 20
@@ -36,8 +37,8 @@ CALCIUM_OVER, NO_CALCIUM_OVER = 150.0, 120.0
 """HU over its organ from which on no contrast medium explains a bright thing, and below which none needs calcium."""
 EQUAL_HU, APART_HU = 10.0, 20.0
 """A thing is isodense up to the first difference to its organ, hypo- or hyperdense from the second on."""
-FLUID_HU = 10.0
-"""A node that is not denser may be necrotic."""
+FLUID_HU, FIRM_HU = 10.0, 30.0
+"""A node that is not denser than the first may be necrotic; from the second on it is not hypodense."""
 BONE_EQUAL_HU, SCLEROTIC_HU = (-20.0, 60.0), 150.0
 """The same for bone, which varies more."""
 AVID_TIMES, PALE_TIMES = 1.5, 1.4
@@ -73,6 +74,8 @@ class Appearance:
     around_suv: float | None = None
     """Median uptake around it."""
     uptake: Uptake | None = None
+    organ: str | None = None
+    """Where it lies, as in vocabulary/places.yaml; None: not known."""
 
     @property
     def word(self) -> Density | None:
@@ -80,11 +83,16 @@ class Appearance:
         return self.density.words[0] if self.density.certain else None
 
     def fits(self, text: str) -> bool | None:
-        """Whether the words of a text on density and uptake hold; None if it has none, or they cannot be told."""
+        """Whether the words of a text on density and uptake hold; None if it has none, or they cannot be told.
+
+        A text that names no organ means one in which its word is in use: "the lytic lesion" lies in a bone.
+        """
         density, uptake = density_of(text), uptake_of(text)
         told: list[bool] = []
         if density in self.density.words or density in self.density.refuted:
             told.append(density in self.density.words)
+        elif density and self.organ and not organs_in(text) and not in_use(density, self.organ):
+            told.append(False)
         if uptake and self.uptake:
             told.append(uptake == self.uptake)
         return all(told) if told else None
@@ -97,6 +105,23 @@ class Appearance:
         """For report.json."""
         own = {name: getattr(self, name) for name in ("hu", "around_hu", "suv", "around_suv", "uptake")}
         return {**own, "density": self.word, "possible_densities": list(self.density.words)}
+
+
+def in_use(density: Density, organ: str) -> bool:
+    """Whether a word for density is said of things in an organ: nobody calls a nodule of the lung hyperdense, for all
+    are denser than lung."""
+    match density:
+        case "lytic" | "sclerotic":
+            return organ == "bone"
+        case "ground-glass" | "part-solid":
+            return organ == "lung"
+        case "hypodense" | "hyperdense":
+            return organ not in ("lung", "bone")
+        case "isodense":
+            return organ != "lung"
+        case "calcified":
+            return organ != "bone"
+    return True
 
 
 def core_of(mask_ZYX: Array) -> Array | None:
@@ -222,4 +247,5 @@ def _in_fat(hu: float, organ: str | None) -> Judged:
     if organ != "mediastinum":
         return Judged((), False, frozenset(("calcified",)))
     words: tuple[Density, ...] = ("solid",) if hu >= FLUID_HU else ("hypodense", "solid")
-    return Judged(words, hu >= FLUID_HU, frozenset(("ground-glass", "calcified")))
+    firm: tuple[Density, ...] = ("hypodense",) if hu >= FIRM_HU else ()
+    return Judged(words, hu >= FLUID_HU, frozenset(("ground-glass", "calcified", *firm)))

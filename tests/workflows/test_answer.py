@@ -232,11 +232,52 @@ def test_nothing_is_free_of_lesions_out_of_view(ask):
     assert ask("Is the left kidney free of lesions?").text == "It is not in the field of view."
 
 
+def hiding(*structures):
+    """The oracle, blind to some structures and to the lesions in them."""
+
+    def answer(entry, phrases):
+        probability_PZYX, logits_P = oracle(entry, phrases)
+        for i, phrase in enumerate(phrases):
+            if phrase in structures or ("renal" in phrase and "lesion" in phrase):
+                probability_PZYX[i], logits_P[i] = 0, -8.0
+        return probability_PZYX, logits_P
+
+    return answer
+
+
+def test_an_organ_whose_twin_is_seen_whole_was_taken_out_and_is_not_out_of_view(ask, oracle_cache):
+    kidneys = {"left_kidney", "right_kidney"}
+    study = next(s for s in oracle_cache.study_ids if kidneys <= {m.name for m in oracle_cache.entry(s).masks})
+    out_of_view = ask("Is there a lesion in the right kidney?", study, model=hiding("right kidney", "left kidney"))
+    assert out_of_view.text == "It is not in the field of view."
+    for kidney in ("left kidney", "right kidney"):
+        gone = hiding(kidney)
+        assert ask(f"Is there a lesion in the {kidney}?", study, model=gone).text == "No."
+        assert ask(f"Is the {kidney} present?", study, model=gone).text == "No."
+        told = ask(f"What is seen in the {kidney}?", study, model=gone).text
+        assert told == f"{kidney.capitalize()} not seen: removed, or never there."
+
+
+def test_a_lesion_is_asked_for_in_the_words_of_training_that_mean_the_same():
+    known = Known(["left paraspinal lesion", "paraspinal lesions", "FDG-avid paraspinal lesion", "small lesion"])
+    for phrase, own in (
+        ("abnormality in the paravertebral muscles on the left", "left paraspinal lesion"),
+        ("paravertebral abnormalities", "paraspinal lesions"),
+        ("paravertebral lesion demonstrating increased tracer accumulation", "FDG-avid paraspinal lesion"),
+        ("small-volume focal lesion", "small lesion"),
+        ("gluteal lesion", "gluteal lesion"),
+        ("paravertebral cyst", "paravertebral cyst"),
+        ("hypodense paravertebral lesion", "hypodense paravertebral lesion"),
+    ):
+        assert known.in_own_words(phrase) == own
+
+
 def test_a_place_is_asked_in_the_words_of_training():
     known = Known(["right renal lesion", "lung lesion", "hepatic lesion"])
     assert known.in_own_words("FDG-avid intrarenal lesion") == "FDG-avid renal lesion"
     assert known.in_own_words("Intra-hepatic lesion") == "hepatic lesion"
-    assert known.in_own_words("intrapulmonary lesion") == "intrapulmonary lesion"  # training had no "pulmonary"
+    assert known.in_own_words("intrapulmonary lesion") == "lung lesion"
+    assert known.in_own_words("intracardiac lesion") == "intracardiac lesion"  # training had no "cardiac"
     assert Known(["intrarenal lesion", "renal lesion"]).in_own_words("intrarenal lesion") == "intrarenal lesion"
     assert known.in_own_words("perirenal lesion") == "perirenal lesion"  # another place
 

@@ -145,8 +145,8 @@ def test_thresholds_are_chosen_for_the_answers_that_are_given(evidences):
 
 
 def test_a_phrase_that_says_nothing_of_looks_is_asked_alone():
-    assert plain_phrase("lesion in the liver") is None
-    assert plain_phrase("ground-glass opacity") is None  # without the words no thing is left
-    assert plain_phrase("hypodense lesion in the liver") == "lesion in the liver"
-    assert plain_phrase("hypodense finding in the liver") == "finding in the liver"
-    assert plain_phrase("sclerotic vertebral anomaly") == "vertebral anomaly"
+    assert plain_phrase("lesion in the liver", KNOWN) is None
+    assert plain_phrase("ground-glass opacity", KNOWN) is None  # without the words no thing is left
+    assert plain_phrase("hypodense lesion in the liver", Known([])) == "lesion in the liver"
+    assert plain_phrase("hypodense finding in the liver", Known([])) == "finding in the liver"
+    assert plain_phrase("sclerotic vertebral anomaly", Known([])) == "vertebral anomaly"

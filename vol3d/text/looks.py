@@ -128,7 +128,15 @@ def plain_of(text: str) -> str:
             text,
             flags=re.I,
         )
+    text = re.sub(r"(?<!\w)-(?:appearing|looking|type|like)\b", " ", text, flags=re.I)
     return re.sub(r"(?:^[\s,-]+|[\s,-]+$)", "", re.sub(r"\s+(,)|\s+", r"\1 ", text)).strip()
+
+
+def without_size(text: str) -> str:
+    """A phrase without its words for size."""
+    for _, pattern in _SIZES:
+        text = re.sub(rf"(?:{pattern.pattern})d?(?:[- ](?:volume|sized))?\b", " ", text, flags=re.I)
+    return " ".join(text.split())
 
 
 def _first(table: tuple[tuple[_T, re.Pattern[str]], ...], lower: str) -> _T | None:

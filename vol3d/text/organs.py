@@ -48,6 +48,19 @@ def side_of(phrase: str) -> Side | None:
     return found[0] if len(found) == 1 else None
 
 
+def structure_named(phrase: str) -> tuple[str, str] | None:
+    """The structure that a phrase names by its longest word, whatever the side, and that word: "left renal lesion" ->
+    ("kidney", "renal")."""
+    text = phrase.lower()
+    found = [
+        (len(word), structure.name.removesuffix(f"_{structure.side}"), word)
+        for structure in structures().values()
+        for word in structure.words
+        if re.search(rf"\b{re.escape(word)}\b", text)
+    ]
+    return max(found)[1:] if found else None
+
+
 def structure_in(phrase: str) -> Structure | None:
     """The structure that a phrase speaks of: ``"FDG-avid nodule in the right lung"`` -> lung_right.
 

@@ -41,8 +41,9 @@ class Places:
         return self.known.places(phrase, organs, laterality(phrase)) if organs or structure_in(phrase) else None
 
     def unseen(self, phrase: str) -> list[str]:
-        """Those of its structures that are not in the image."""
-        return [p for p in self.of(phrase) or [] if not self.evidence.likely(p)]
+        """Those of its structures that are not in the image, as far as it can tell; what was taken out is in it."""
+        evidence = self.evidence
+        return [p for p in self.of(phrase) or [] if not evidence.likely(p) and not evidence.taken_out(p)]
 
     def restriction(self, phrase: str) -> str:
         """What an absence must be limited to; "" where the whole place is seen.
@@ -75,7 +76,7 @@ class Places:
             yes_no = blank.kind == "yes_no" and not families_in(phrase)  # about the structure itself
             text = f"No, the {phrase} is not in the field of view." if yes_no else OUT_OF_VIEW
             return replace(out, text=text, reason=f"not seen: {', '.join(unseen)}")
-        meant = plain_phrase(phrase) or phrase
+        meant = plain_phrase(phrase, self.known) or phrase
         if families_in(phrase) and self.evidence.likely(meant) and not self.evidence.parts(meant):
             return unchecked(blank, "it is likely there, and no voxel of it was found")
         limited = self.restriction(phrase)

@@ -43,7 +43,7 @@ class Answerer:
     def __call__(self, questions: Sequence[str], context: Context) -> list[Answer]:
         """All answers, after one pass over the study for everything they ask about."""
         phrases = [p for q in questions if (p := self._about(q))]
-        phrases += [p for phrase in phrases if (p := plain_phrase(phrase))]
+        phrases += [p for phrase in phrases if (p := plain_phrase(phrase, self.known))]
         places = [p for phrase in phrases for p in self.places.of(phrase) or []]
         self.evidence.ask([*phrases, *places, *(t.phrase for t in self.known.plain), *self.known.sites.values()])
         drafts: Sequence[str | None] = [None] * len(questions)
@@ -96,7 +96,7 @@ class Answerer:
 
     def _measured(self, blank: Answer, phrase: str, asked: NumbersAsked) -> Answer:
         numbers = self._numbers(phrase)
-        plain = plain_phrase(phrase)
+        plain = plain_phrase(phrase, self.known)
         asked_for = plain if plain and numbers and not self.evidence.likely(phrase) else phrase
         blank = replace(blank, probability=round(self.evidence.probability(asked_for), 6))
         found = tuple(lesion for n in numbers if (lesion := self.lesions.lesion(n)) is not None)

@@ -50,7 +50,7 @@ def _measured(part: Part, evidence: Evidence, known: Known) -> Appearance:
     inner_ZYX = mask_ZYX if core_ZYX is None else core_ZYX
     organ = next((o for _, _, o in reversed(organs_in(part.phrase))), None) or place_of(part, known, evidence)[1]
     organ_ZYX = _organ_mask(part, organ, evidence, known, start, stop)
-    found = Appearance()
+    found = Appearance(organ=organ)
     if "ct" in entry.images:
         ct_ZYX, seen_ZYX = entry.read("ct", start, stop), entry.coverage("ct", start, stop)
         if _mostly(seen_ZYX, inner_ZYX):

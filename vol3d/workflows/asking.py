@@ -30,19 +30,10 @@ class Asker:
         self.bank = EmbeddingBank(bank_root(), checkpoint.model.config.text, device)
 
     def __call__(self, entry: Entry, phrases: list[str]) -> tuple[Array, Array]:
-        """What phrases mean in a study; where they say how a lesion looks, density and uptake are measured.
-
-        Where the checkpoint has words of its own for the same thing, it is asked in those.
+        """What phrases mean in a study, asked in the checkpoint's own words where it has some for the same thing; where
+        they say how a lesion looks, density and uptake are measured.
         """
-        own = [self._known.in_own_words(phrase) for phrase in phrases] if self._known.hears else phrases
-        asked = list(dict.fromkeys(own))
-        probability_PZYX, presence_P = ask_measured(
-            self.unmeasured, entry, asked, self._known, self.checkpoint.calibration
-        )
-        if len(asked) == len(phrases):
-            return probability_PZYX, presence_P
-        rows = [asked.index(phrase) for phrase in own]
-        return probability_PZYX[rows], presence_P[rows]
+        return ask_measured(self.unmeasured, entry, phrases, self._known, self.checkpoint.calibration)
 
     def unmeasured(self, entry: Entry, phrases: list[str]) -> tuple[Array, Array]:
         """The model's own answers.

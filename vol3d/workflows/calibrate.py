@@ -76,7 +76,7 @@ def calibrate_as_asked(ask: Ask, entries: Sequence[Entry], known: Known) -> Cali
         known: what the model was trained on.
     """
     alone = calibrate(ask, entries)
-    if not known.hears or not any(plain_phrase(thing.phrase) for thing in known.things):
+    if not known.hears or not any(plain_phrase(thing.phrase, known) for thing in known.things):
         return alone
     return calibrate(lambda entry, phrases: ask_measured(ask, entry, phrases, known, alone.calibration), entries)
 

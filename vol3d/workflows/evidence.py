@@ -138,6 +138,11 @@ class Evidence:
         ends = np.count_nonzero(mask_ZYX[z0:z1, y0:y1, x0:x1] & ~inner_ZYX)
         return bool(ends >= 0.02 * np.count_nonzero(mask_ZYX))
 
+    def taken_out(self, phrase: str) -> bool:
+        """Whether a structure that is not seen cannot be out of view, because the other side's is seen whole."""
+        twin = swap_sides(phrase)
+        return twin not in (None, phrase) and self.likely(str(twin)) and not self.cut_by_view(str(twin))
+
     def _split(self, phrase: str) -> list[Part]:
         probability_ZYX, _ = self._answers[phrase]
         grid = self.entry.grid

@@ -92,7 +92,7 @@ def _statements(draft: Draft, known: Known) -> tuple[Statement, ...]:
 def _asked(draft: Draft, statement: Statement, known: Known) -> list[str]:
     """Every phrase that judging the statement may need."""
     places = known.places(draft.sentence, statement.organs, statement.side) or []
-    stated = [p for p in (statement.phrase, plain_phrase(statement.phrase)) if p]
+    stated = [p for p in (statement.phrase, plain_phrase(statement.phrase, known)) if p]
     return [*places, *_phrases(draft, statement, known), *stated]
 
 

@@ -131,7 +131,8 @@ def _asking_once(entry: Entry, reporter: Reporter, prompts: Sequence[str], quest
         return reporter.asker
     asked = phrases_asked(prompts, checkpoint)
     asked += wordings_asked(question, checkpoint) if question is not None else []
-    asked += [plain for phrase in asked if (plain := plain_phrase(phrase))]
+    asked = [known.in_own_words(phrase) for phrase in asked] if known.hears else asked
+    asked += [plain for phrase in asked if (plain := plain_phrase(phrase, known))]
     evidence = reporter.evidences.of(entry)
     evidence.ask([*asked, *phrases_near(known)])
 

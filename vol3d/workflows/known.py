@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from vol3d.checkpoint import Checkpoint
+from vol3d.text.meaning import Meaning, is_of_many, meaning_of
 from vol3d.text.mentions import laterality
 from vol3d.text.organs import SIDES, names_the_whole, structure_in, structures
 from vol3d.text.reports import organs_in
@@ -31,6 +32,9 @@ NEIGHBOURS = frozenset({"mediastinum", "esophagus", "peritoneum", "pelvis", "bow
 
 OPEN_ENDED = frozenset({"bone", "soft_tissue", "aorta", "bowel", "peritoneum", "esophagus"})
 """Organs that no field of view holds as a whole: what is denied of them is denied of the part shown."""
+
+_VAGUE = re.compile(r"\bfindings?\b", re.I)
+"""In a trained phrase, which names what was drawn; in a report it may be anything."""
 
 SIDED = frozenset({"lung", "pleura", "kidney", "adrenal", "breast", "axilla"})
 """Organs that come in pairs: what lies in one lies on its side, however near the midline."""
@@ -66,7 +70,7 @@ class Known:
         self.things: list[Thing] = []
         named: set[str] = set()
         for phrase in sorted(phrases):
-            if families := families_in(phrase):
+            if families := families_in(phrase) | ({FOCAL} if _VAGUE.search(phrase) else frozenset()):
                 organs = [organ for _, _, organ in organs_in(phrase)]
                 self.things.append(Thing(phrase, families, organs[0] if organs else None, laterality(phrase)))
             else:
@@ -87,12 +91,7 @@ class Known:
     @cached_property
     def plain(self) -> list[Thing]:
         """One phrase for each kind of thing and place, the one with the fewest words; sided places first."""
-        best: dict[tuple[str, str | None, SideWord], Thing] = {}
-        for thing in self.things:
-            key = (thing.kind, thing.organ, thing.side if thing.side in SIDES else None)
-            if key not in best or _rank(thing) < _rank(best[key]):
-                best[key] = thing
-        return sorted(best.values(), key=lambda t: (t.organ is None, t.side in (None, "bilateral"), t.kind == FOCAL))
+        return _plainest(self.things)
 
     def knows(
         self, families: frozenset[str], organs: tuple[str, ...] = (), specific: frozenset[str] = frozenset()
@@ -130,6 +129,7 @@ class Known:
 
     def _denying(self, families: frozenset[str], organs: tuple[str, ...], side: SideWord) -> list[str]:
         found = [t for t in self.plain if self._same(t, families)]
+        found = found or _plainest([t for t in self.things if self._same(t, families)])
         if not organs:
             return [t.phrase for t in found]
         out: list[str] = []
@@ -148,10 +148,15 @@ class Known:
 
     def in_own_words(self, phrase: str) -> str:
         """The phrase as training had it, where that is sure to mean the same: the trained phrase for a whole structure
-        ("splenic tissue", "kidney located on the left"), and "intrarenal" as "renal" where only the latter was trained.
+        ("splenic tissue", "kidney located on the left") or for the same lesion ("abnormality in the paravertebral
+        muscles" as "paraspinal lesion"), and "intrarenal" as "renal" where only the latter was trained.
         """
         if phrase in self.trained:
             return phrase
+        if (meaning := meaning_of(phrase)) is not None:
+            own = self._by_meaning.get((meaning, is_of_many(phrase)))
+            if own is not None:
+                return own
         structure = None if families_in(phrase) else structure_in(phrase)
         if structure is not None and structure.name in self.sites and names_the_whole(phrase, structure):
             return self.sites[structure.name]
@@ -161,6 +166,15 @@ class Known:
             return match[1] if whole not in self.words and rest in self.words else match[0]
 
         return re.sub(r"\bintra-?(\w+)", known, phrase, flags=re.I)
+
+    @cached_property
+    def _by_meaning(self) -> dict[tuple[Meaning, bool], str]:
+        """By what it means, and whether that is said in the plural, the shortest of the trained phrases."""
+        out: dict[tuple[Meaning, bool], str] = {}
+        for phrase in sorted(self.trained, key=_plainness):
+            if (meaning := meaning_of(phrase)) is not None:
+                out.setdefault((meaning, is_of_many(phrase)), phrase)
+        return out
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -198,6 +212,15 @@ def _groups(families: frozenset[str], specific: frozenset[str]) -> list[frozense
     return [*([general] if general or not specific else []), *(frozenset({name}) for name in sorted(specific))]
 
 
-def _rank(thing: Thing) -> tuple[int, bool, bool, int, str]:
-    words = thing.phrase.split()
-    return len(words), words[0] in ("all", "focal"), "lesion" not in words, len(thing.phrase), thing.phrase
+def _plainest(things: Iterable[Thing]) -> list[Thing]:
+    best: dict[tuple[str, str | None, SideWord], Thing] = {}
+    for thing in things:
+        key = (thing.kind, thing.organ, thing.side if thing.side in SIDES else None)
+        if key not in best or _plainness(thing.phrase) < _plainness(best[key].phrase):
+            best[key] = thing
+    return sorted(best.values(), key=lambda t: (t.organ is None, t.side in (None, "bilateral"), t.kind == FOCAL))
+
+
+def _plainness(phrase: str) -> tuple[int, bool, bool, int, str]:
+    words = phrase.split()
+    return len(words), words[0] in ("all", "focal"), "lesion" not in words, len(phrase), phrase

@@ -7,18 +7,19 @@ for as well, every part is measured (`vol3d.appearance`), and those that do not 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from vol3d.cache import Entry
 from vol3d.checkpoint import Calibration
-from vol3d.text.looks import plain_of, says_how_it_looks
+from vol3d.text.looks import density_of, plain_of, says_how_it_looks
 from vol3d.text.statements import SideWord
 from vol3d.text.things import FOCAL, NODE, families_in
 from vol3d.types import Array
 from vol3d.workflows.appearances import appearance_of, phrases_near
-from vol3d.workflows.evidence import Evidence, Part
+from vol3d.workflows.evidence import SAME_THING, Evidence, Part, part_dice
 from vol3d.workflows.found import overlaps
 from vol3d.workflows.known import Known
 from vol3d.workflows.scoring import Ask
@@ -29,48 +30,62 @@ REFUTED = 0.01
 
 @dataclass(frozen=True)
 class Sorted:
-    """Parts that a phrase finds, largest first."""
+    """Parts that a phrase finds."""
 
     fitting: list[Part]
+    """Those that surely look so first, larger ones before smaller ones."""
     other: list[Part]
-    """Things of the kind in the place that do not look as the phrase says."""
+    """Things of the kind in the place that do not look as the phrase says, and the phrase's own parts for which others
+    stand."""
 
 
-def plain_phrase(phrase: str) -> str | None:
-    """What to ask besides a phrase that says how a lesion looks; None if it says nothing that is measured."""
+def plain_phrase(phrase: str, known: Known) -> str | None:
+    """What to ask besides a phrase that says how a lesion looks, in the checkpoint's own words; None if it says nothing
+    that is measured."""
     if not says_how_it_looks(phrase):
         return None
     plain = plain_of(phrase)
     names = families_in(plain) & {FOCAL, NODE} or re.search(r"\bfindings?\b", plain, re.I)
-    return plain if plain != phrase and names else None
+    return known.in_own_words(plain) if plain != phrase and names else None
 
 
 def sort_parts(phrase: str, side: SideWord, evidence: Evidence, known: Known) -> Sorted:
     """The parts of a phrase, and of the plain thing where the phrase says how it looks, by what they look like.
 
-    Those whose most telling word is the one said keep out others of which it is true as well, if there are any: a
+    Of a thing that both found the plain phrase's part is taken: its words have been asked for most. Those whose most
+    telling word is the one said keep out others of which it is true as well, or of which another word is certain: a
     calcified lesion is hyperdense too, and not meant where another is only that. What cannot be told fits if the phrase
-    itself found it.
+    itself found it, and comes last.
     """
-    parts, plain = evidence.parts(phrase, side), plain_phrase(phrase)
+    own, plain = evidence.parts(phrase, side), plain_phrase(phrase, known)
     if plain is None or not known.hears:
-        return Sorted(parts, [])
-    more = [p for p in evidence.parts(plain, side) if not overlaps(p, parts)]
+        return Sorted(own, [])
+    others = evidence.parts(plain, side)
+    twins = {p: next((o for o in others if part_dice(p, o) >= SAME_THING), p) for p in own}
+    parts = list(dict.fromkeys(twins.values()))
+    more = [p for p in others if not overlaps(p, parts)]
     looks = {p: appearance_of(p, evidence, known) for p in (*parts, *more)}
     fits = {p: looks[p].fits(phrase) for p in looks}
-    sure = [p for p in looks if fits[p] and looks[p].called(phrase)]
-    fitting = [*sure, *(p for p in parts if fits[p] is None)] if sure else [p for p in parts if fits[p] is not False]
-    return Sorted(
-        sorted(fitting, key=lambda p: -p.voxels),
-        [p for p in looks if p not in fitting and (p in parts or fits[p] is False)],
-    )
+    sure = _by_size(p for p in looks if fits[p] and looks[p].called(phrase))
+    untold = [p for p in parts if fits[p] is None]
+    if sure:
+        told = density_of(phrase) is not None
+        fitting = [*sure, *_by_size(p for p in untold if not told or looks[p].word is None)]
+    else:
+        fitting = [*_by_size(p for p in parts if fits[p]), *_by_size(untold)]
+    left = [p for p in looks if p not in fitting and (p in parts or fits[p] is False)]
+    return Sorted(fitting, [*left, *(p for p, twin in twins.items() if twin is not p)])
+
+
+def _by_size(parts: Iterable[Part]) -> list[Part]:
+    return sorted(parts, key=lambda p: -p.voxels)
 
 
 def ask_measured(
     ask: Ask, entry: Entry, phrases: list[str], known: Known, calibration: Calibration
 ) -> tuple[Array, Array]:
-    """As the model says, but where a phrase says how a lesion looks: what does not look so is taken out of its mask,
-    what does and was found by the plain phrase is put in, and the presence follows.
+    """As the model says in its own words for the same things, but where a phrase says how a lesion looks: what does not
+    look so is taken out of its mask, what does and was found by the plain phrase is put in, and the presence follows.
 
     The plain phrases, and those of what lies around, are asked in the same pass.
 
@@ -84,14 +99,27 @@ def ask_measured(
     Returns:
         probability_PZYX (uint8) and presence_P (logits), of the phrases.
     """
-    plain = [p for phrase in phrases if (p := plain_phrase(phrase))]
-    if not plain or not known.hears or calibration.scale <= 0:  # the last: it knows nothing of presence
-        return ask(entry, phrases)
+    own = [known.in_own_words(phrase) for phrase in phrases] if known.hears else phrases
+    asked = list(dict.fromkeys(own))
+    plain = [p for phrase in asked if (p := plain_phrase(phrase, known))]
+    if plain and known.hears and calibration.scale > 0:  # the last: else it knows nothing of presence
+        probability_PZYX, presence_P = _measured(ask, entry, asked, plain, known, calibration)
+    else:
+        probability_PZYX, presence_P = ask(entry, asked)
+    if asked == phrases:
+        return probability_PZYX, presence_P
+    rows = [asked.index(phrase) for phrase in own]
+    return probability_PZYX[rows], presence_P[rows]
+
+
+def _measured(
+    ask: Ask, entry: Entry, phrases: list[str], plain: list[str], known: Known, calibration: Calibration
+) -> tuple[Array, Array]:
     asked = list(dict.fromkeys([*phrases, *plain, *phrases_near(known)]))
     probability_PZYX, presence_P = ask(entry, asked)
     evidence = Evidence(entry, ask, calibration)
     evidence.hear(asked, probability_PZYX, presence_P)
-    found = {p: sort_parts(p, None, evidence, known) for p in phrases if plain_phrase(p)}
+    found = {p: sort_parts(p, None, evidence, known) for p in phrases if plain_phrase(p, known)}
     for phrase, parts in found.items():
         row = asked.index(phrase)
         _keep(phrase, parts, probability_PZYX[row])

@@ -86,15 +86,7 @@ class TemplateWriter:
             places = self.known.places(mine[0], organs, side)
             unseen = [p for p in places or [] if not evidence.likely(p)]
             if unseen:
-                drafts += [
-                    Draft(
-                        section,
-                        f"{_capital(p)} not seen: out of the field of view or removed.",
-                        claim="outside",
-                        phrases=(p,),
-                    )
-                    for p in unseen
-                ]
+                drafts += [Draft(section, _not_seen(p, evidence), claim="outside", phrases=(p,)) for p in unseen]
             elif side not in told and not (None in told or "bilateral" in told):
                 clear.append(mine)
         if clear:
@@ -144,6 +136,11 @@ def described(thing: Thing, looks: Appearance) -> str:
 def named_as_seen(thing: Thing, looks: Appearance) -> str:
     """The phrase, without its words on density and uptake where they were measured not to hold."""
     return plain_of(thing.phrase) if looks.fits(thing.phrase) is False else thing.phrase
+
+
+def _not_seen(place: str, evidence: Evidence) -> str:
+    why = "removed, or never there" if evidence.taken_out(place) else "out of the field of view or removed"
+    return f"{_capital(place)} not seen: {why}."
 
 
 def title(organ: str | None) -> str:
