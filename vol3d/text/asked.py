@@ -11,7 +11,9 @@ from functools import lru_cache
 
 from vol3d.text.asked_numbers import numbers_asked
 from vol3d.text.asked_words import unknown_words
+from vol3d.text.gathered import gathered
 from vol3d.text.grounding import grounding_phrase
+from vol3d.text.meaning import meaning_of
 from vol3d.text.organs import structure_in
 from vol3d.text.questions import question_kind
 from vol3d.text.reports import organs_in
@@ -118,10 +120,11 @@ _FRAMES: tuple[re.Pattern[str], ...] = tuple(
     )
 )
 _POLITE = re.compile(
-    r"^(?:please\s)?(?:(?:can|could|would)\syou\s)?(?:please\s)?(?:state|tell|say|report|specify|indicate|determine|give)"
+    r"^(?:please\s)?(?:(?:can|could|would)\syou\s)?(?:please\s)?(?:state|tell|say|report|specify|indicate|determine|give|point\sout)"
     r"(?:\s(?:me|us))?\s(?=how\b|what\b|which\b|where\b|on\swhich\b|in\swhich\b)",
     re.I,
 )
+_IN_SCAN = re.compile(rf"\s(?:in|on)\s(?:{_SCAN}|the (?:field of view|imaged region))(?=$|\swith(?:out)?\s)", re.I)
 _DETERMINER = re.compile(r"\b(?:the|an?|any|all|every|each|these|this|those|of|for)\s+(?=\S)", re.I)
 _AFTER = re.compile(
     r"\s(?:is|are|was|were|be|been|do|does|did|has|have|had|can|could|will|or|in\s(?:mm|cm|ml|cc|millimet\w+|centimet\w+|"
@@ -169,6 +172,11 @@ def asked_about(question: str) -> str | None:
         return None
     text = numbers_asked(_POLITE.sub("", text)).rest
     phrase = _framed(text)
+    if phrase is not None and meaning_of(phrase) is not None:
+        return _IN_SCAN.sub("", phrase)
+    place_alone = question_kind(question) == "open" or re.search(r"\b(?:wrong|abnormal)\b", text, re.I) is not None
+    if (lesion := gathered(text, place_alone=place_alone)) is not None:
+        return _IN_SCAN.sub("", lesion)
     if phrase is not None and not unknown_words(phrase):
         return phrase
     named = _named(text)
@@ -194,7 +202,7 @@ def _named(text: str) -> str | None:
     if not before:
         return None
     end = next((m.start() for m in _AFTER.finditer(text) if m.start() >= things[0][1]), len(text))
-    phrase = re.sub(rf"\s(?:in|on)\s(?:{_SCAN}|the (?:field of view|imaged region))$", "", text[before[-1] : end])
+    phrase = _IN_SCAN.sub("", text[before[-1] : end])
     others = re.findall(r"[^\W\d_][\w'-]*", f"{text[: before[-1]]} {text[end:]}")
     return phrase if all(_ASKING.fullmatch(word) for word in others) else None
 
@@ -215,9 +223,7 @@ def _phrase(found: re.Match[str]) -> str | None:
     if how := parts.get("how"):
         thing = f"{how} {thing}"
     phrase = f"{thing} in the {place}" if place else f"{thing}{rest}"
-    phrase = re.sub(
-        rf"\s(?:in|on)\s(?:{_SCAN}|the (?:field of view|imaged region))(?=$|\swith(?:out)?\s)", "", phrase, flags=re.I
-    )
+    phrase = _IN_SCAN.sub("", phrase)
     return phrase or None
 
 

@@ -11,31 +11,40 @@ Density = Literal[
 ]
 _T = TypeVar("_T")
 
-_TAKEN_UP = r"(?:uptake|avidity|hypermetabolism|metabolism|accumulation|(?:metabolic|fdg|tracer|glucose) activity)"
+_TAKEN_UP = (
+    r"(?:uptake|avidity|hypermetabolism|metabolism|accumulation|(?:metabolic|fdg|(?:radio)?tracer|glucose) activity)"
+)
 _TRACER = r"(?:fdg|(?:radio)?tracer|pet|psma|dota\w*|glucose)"
+_THING = r"(?= (?:focal |lesion|nodule|node|mass|focus|foci|spot|lymph|abnormal|anomal))"
 _UPTAKES: tuple[tuple[Uptake, re.Pattern[str]], ...] = (
     ("non-avid", re.compile(
-        rf"\b(?:non|not|never)[- ]?(?:longer |clearly )?(?:{_TRACER}[- ])?(?:avid|hypermetabolic|active)\b|"
-        r"metabolically (?:inactive|silent|quiet)|\bhypometabolic\b|\bphotopenic\b|\bnon-?metabolic\b|"
-        rf"\b{_TRACER}[- ]negative\b|"
-        rf"\b(?:does|do|did) not (?:show|demonstrate|have|display|take up)(?: \w+){{0,3}}? ?"
+        rf"\b(?:{_TRACER} )?(?:non|not|never)[- ]?(?:longer |clearly )?(?:{_TRACER}[- ])?"
+        r"(?:avid|hypermetabolic|active)\b|"
+        r"metabolically (?:inactive|silent|quiet|cold)|\bhypometabolic\b|\bphotopenic\b|\b(?:non-?|a)metabolic\b|"
+        rf"\b{_TRACER}[- ](?:negative|cold)\b|\bcold{_THING}|\bnot (?:taking up|accumulating) {_TRACER}\b|"
+        rf"\b(?:does|do|did) not (?:show|demonstrate|have|display|take up|accumulate)(?: \w+){{0,3}}? ?"
         rf"(?:{_TAKEN_UP}|fdg|tracer)\b|"
         r"\b(?:without|no|lack(?:s|ing)?|absent|devoid of|free of)(?: \w+){0,2}? ?"
         rf"(?:fdg|tracer|metabolic|increased|pathologic\w*)?(?: \w+)? ?{_TAKEN_UP}\b"
     )),
     ("avid", re.compile(
-        rf"\b(?:{_TRACER}[- ])?avid\b|\b{_TRACER}[- ]positive\b|hypermetaboli\w+|metabolically (?:active|hot)|"
-        r"\bhot(?= (?:focal |lesion|nodule|node|mass|focus|spot|lymph))|"
-        r"\b(?:takes?|taking) up (?:fdg|tracer)\b|"
-        r"\b(?:increased|intense|high|marked|moderate|strong|elevated|abnormal|patholog\w+|with|has|have|"
+        rf"\b(?:{_TRACER}[- ])?avid\b(?! (?:{_TRACER} )?uptake)|"
+        rf"\b{_TRACER}[- ](?:positive|hot|(?:accumulat|concentrat|retain)ing)\b|"
+        rf"hyper-?metaboli\w+|metabolically (?:active|hot)|\bhot{_THING}|\bhot on (?:the )?pet\b|"
+        rf"\b(?:takes?|taking) up {_TRACER}\b|\baccumulat(?:es?|ing) {_TRACER}\b|"
+        r"\b(?:increased|intense|high|marked|moderate|strong|elevated|raised|avid|abnormal|patholog\w+|with|has|have|"
         rf"show(?:s|ing)?|demonstrat\w+|exhibit\w+|display\w*)(?: \w+){{0,2}} {_TAKEN_UP}\b|"
         rf"\b(?:shows?|has|with) {_TAKEN_UP}\b|\buptake of\b"
     )),
 )  # fmt: skip
+_DEGREE = (
+    r"\b(?:very|strongly|intensely|highly|markedly|clearly|definitely|completely|entirely|purely|pure|fully|wholly|"
+    r"uniformly|homogeneously|densely|heavily|coarsely)\s+"
+)
 _LOOK = r"(?:calcified|lytic|sclerotic|solid|hypodense|hyperdense|isodense|avid|hypermetabolic)"
 _OF_PARTS = re.compile(
     rf"\b(?:partly|partially|rim|eggshell|peripherally|centrally|mixed|predominantly|not clearly)[- ]{_LOOK}|"
-    rf"\b(?:non|not|un)[- ]?(?:calcified|solid|lytic|sclerotic|hypodense|hyperdense|isodense)\b|"
+    rf"\b(?:not solid|(?:non|not|un)[- ]?(?:calcified|lytic|sclerotic|hypodense|hyperdense|isodense))\b|"
     r"(?:calcified|solid|dense|attenuating|attenuation|density|avid|lytic|sclerotic) (?:rims?|walls?|margins?|septa\w*|"
     r"cent(?:re|er)s?|cores?|components?|portions?|parts?|areas?|capsules?|aort\w+|arter\w+|vessels?|organs?|"
     r"materials?)\b|(?:dense|attenuating) (?:relative|compared|to|than)\b|"
@@ -51,21 +60,22 @@ _DENIES_LOOK = re.compile(
 )
 
 _DENSITY_WORDS: dict[Density, str] = {
-    "part-solid": r"part(?:ly|ially)?[- ]solid|sub-?solid|semi-?solid", "ground-glass": r"ground[- ]glass",
-    "calcified": r"calcified|calcific",
+    "part-solid": r"part(?:ly|ially)?[- ]solid|sub-?solid|semi-?solid",
+    "ground-glass": r"ground[- ]glass|non[- ]?solid",
+    "calcified": r"calcified|calcific|calcium-(?:containing|bearing)|minerali[sz]ed",
     "hypodense": r"hypo-?dense|hypo-?attenuat(?:ing|ed)|(?:low|reduced|decreased)[- ](?:attenuat(?:ion|ing)|density)",
     "hyperdense": r"hyper-?dense|hyper-?attenuat(?:ing|ed)|"
     r"(?:high|raised|increased)[- ](?:attenuat(?:ion|ing)|density)",
-    "isodense": r"iso-?dense|iso-?attenuat(?:ing|ed)|equal[- ]density", "lytic": r"(?:osteo)?lytic|lucent",
-    "sclerotic": r"(?:osteo)?sclerotic|osteoblastic|blastic",
-    "solid": r"(?<!-)solid|soft[- ]tissue[- ](?:density|attenuation)",
+    "isodense": r"iso-?dense|iso-?attenuat(?:ing|ed)|(?:equal|same)[- ](?:density|attenuation)|equally dense",
+    "lytic": r"(?:osteo)?lytic|(?:radio)?lucent", "sclerotic": r"(?:osteo)?sclerotic|sclerosed|osteoblastic|blastic",
+    "solid": r"(?<!-)(?<!non )solid|soft[- ]tissue[- ](?:density|attenuation)",
 }  # fmt: skip
 _DENSITIES: tuple[tuple[Density, re.Pattern[str]], ...] = tuple(
     (name, re.compile(rf"(?<!non-)(?<!not )\b(?:{words})\b")) for name, words in _DENSITY_WORDS.items()
 )
 _SIZES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("small", re.compile(r"\b(?:small|tiny|minute|millimetric|little)\b(?! (?:bowel|intestin))")),
-    ("medium", re.compile(r"\b(?:medium|moderate(?:ly)?|intermediate|mid|average)[- ]?size")),
+    ("small", re.compile(r"\b(?:small|smallish|tiny|minute|millimetric|little)\b(?! (?:bowel|intestin))")),
+    ("medium", re.compile(r"\b(?:medium|moderate(?:ly)?|intermediate|mid|middle|average)[- ]?size")),
     (
         "large",
         re.compile(r"\b(?:large|huge|big|bulky|giant|sizeable|sizable|voluminous)\b(?! (?:bowel|intestin|vessel))"),
@@ -120,10 +130,15 @@ def plain_of(text: str) -> str:
     """A phrase without its words on density and uptake: "calcified lesion in the liver without FDG uptake" is a
     "lesion in the liver"."""
     for _, pattern in _UPTAKES:
-        text = re.sub(rf"(?:\b(?:with|showing|which|that|and)\s+)?(?:{pattern.pattern})", " ", text, flags=re.I)
+        text = re.sub(
+            rf"(?:\b(?:with|(?:which|that)(?: is| shows?| has)?|showing|and)\s+)?(?:{_DEGREE})?(?:{pattern.pattern})",
+            " ",
+            text,
+            flags=re.I,
+        )
     for _, pattern in _DENSITIES:
         text = re.sub(
-            rf"(?:\b(?:of|with|densely|heavily|coarsely|partly)\s+)?{pattern.pattern}(?:\s+(?:density|attenuation)\b)?",
+            rf"(?:\b(?:of|with)\s+)?(?:{_DEGREE})?{pattern.pattern}(?:\s+(?:density|attenuation)\b)?",
             " ",
             text,
             flags=re.I,

@@ -28,7 +28,9 @@ _SORTS: dict[str, re.Pattern[str]] = {
     "lesion": re.compile(r"\b(?:lesions?|abnormalit(?:y|ies)|anomal(?:y|ies)|findings?|foc(?:us|i))\b", re.I),
 }  # fmt: skip
 """What may stand for each other; a metastasis or a cyst is more than a lesion, and no sort of it."""
-_MANY = re.compile(r"\b(?:lesions|nodules|masses|nodes|abnormalities|anomalies|findings|foci|lymphadenopathies)\b", re.I)
+_MANY = re.compile(
+    r"\b(?:lesions|nodules|masses|nodes|abnormalities|anomalies|findings|foci|lymphadenopathies)\b", re.I
+)
 _INSIDE = re.compile(r"\bintra-?(?=[a-z]{5})", re.I)
 _OWN_NAME: dict[str, re.Pattern[str]] = {
     "mediastinum": re.compile(r"mediastin(?:um|al)"),
@@ -39,7 +41,7 @@ _OWN_NAME: dict[str, re.Pattern[str]] = {
 _VERTEBRAE = re.compile(r"vertebra(?:l|e)?")
 _PLAIN = re.compile(
     r"an?|the|all|any|some|every|of|in|on|at|to|and|or|within|inside|throughout|from|which|that|is|are|located|situated|"
-    r"lying|seen|visible|present|found|focal|left|right|sided?|both|either|bilateral(?:ly)?|parenchymal?|tissues?|"
+    r"affecting|involving|based|one|space|soft-tissue|lying|seen|visible|present|found|focal|(?:left|right)(?:-sided)?|sided?|both|either|bilateral(?:ly)?|parenchymal?|tissues?|"
     r"substance|fields?|compartment|muscles?|muscular|musculature|columns?|bod(?:y|ies)|organ|anywhere|imaged|shown|region|area|"
     r"this|these|scans?|stud(?:y|ies)|images?|examinations?|exam",
     re.I,

@@ -28,25 +28,34 @@ RELATIVE_TOLERANCE = 0.1
 _KIND_RULES: tuple[tuple[QuestionKind, str], ...] = (
     ("count", r"^(?:please )?count\b|\bhow many (?!ml\b|mm\b|cm\b|cc\b|millilit|millimet|centimet|cubic)|"
      r"(?<!slice )\b(?:number|count) of\b"),
-    ("size", r"\bhow (?:large|big|long|wide|small|thick|avid|hot|much)\b|\bmeasure[sd]?\b|\bsuv|"
+    ("size", r"\bhow (?:large|big|long|wide|small|thick|avid|hot|much|voluminous)\b|"
+     r"\bhow many (?:ml|mm|cm|cc|millilit|millimet|centimet|cubic)|\bmeasure[sd]?\b|\bsuv|"
      r"\bstandardi[sz]ed uptake|(?<!-)\b(?:size|diameter|volume|extent|dimensions?|length)\b|"
      r"^(?:what|which) (?:is|are) (?:the )?(?:\w+ )?"
      r"(?:largest|biggest|smallest|hottest|most (?:\w+-)?avid)\b(?! (?:organ|structure))"),
     ("modality", r"\bmodality\b|\b(?:imaging|scanning) (?:technique|method|test|exam\w*)\b|"
      r"^(?:what|which) (?:technique|method|scanner|scan)\b|\bhow was (?:the|this) patient (?:scanned|imaged|examined)|"
-     r"\bwhich (?:kind|type) of (?:scan|imaging|study|exam\w*)|"
-     r"\bwhat (?:kind|type) of (?:scan|imaging|study|exam\w*)|\bCT or (?:a )?PET|\bPET(?:/CT)? or (?:a )?CT|"
+     r"\bhow (?:was|were) (?:this|these|the) (?:images?|scans?|study|pictures?) (?:acquired|obtained|made|taken)\b|"
+     r"^(?:what|which) (?:imaging )?(?:study|exam\w*) (?:is|was) (?:this|it|that|performed|carried out|done|shown)|"
+     r"\bwas the patient (?:scanned|imaged|examined) with|"
+     r"\b(?:which|what) (?:kind|type|sort) of (?:scan|imaging|study|exam\w*)|"
+     r"\bCT or (?:a )?PET|\bPET(?:/CT)? or (?:a )?CT|"
      r"\bhow was this (?:image|scan|study)|\bwhich scanner|\bacquired with\b"),
     ("side", r"\b(?:which|what) side\b|\bleft(?:[ -]sided?)? or (?:the |on the )*right\b|"
      r"\bright(?:[ -]sided?)? or (?:the |on the )*left\b|"
-     r"\blaterality\b|\bleft, right or\b"),
+     r"\blaterality\b|\bleft, right or\b|^(?:state|specify|give|name|indicate|report) the side\b|"
+     r"\bthe left or (?:on )?(?:the )?right\b"),
     ("yes_no", r"^(?:is|are|was|were|does|do|did|has|have|had|can|could|any|will|would|should)\b"),
-    ("organ", r"\b(?:which|what|name the|state the) (?:\w+ )?(?:organs?|structures?)\b|"
-     r"\borgans? (?:is|are|holds?|contains?)\b"),
+    ("organ", r"\b(?:which|what|(?:name|state|identify|give|specify) the) (?:\w+ )?(?:organs?|structures?)\b|"
+     r"\borgans? (?:is|are|of|holds?|contains?)\b"),
     ("location", r"\bwhere(?:abouts)?\b|\blocali[sz]e|\b(?:site|position) of\b|\blocat(?:ed|ion|e)\b|"
-     r"\b(?:which|what) (?:part|region|place|site|lobe)\b|"
+     r"\b(?:which|what) (?:\w+ )?(?:part|region|place|site|lobe)\b|"
      r"\bsituated\b"),
 )  # fmt: skip
+_POLITE = re.compile(
+    r"^(?:please )?(?:can|could|would|will) you (?:please )?(?=(?:tell|state|report|specify|indicate|show me|point|"
+    r"give|describe|name|count|locali[sz]e|measure|list|estimate|calculate|summari[sz]e)\b)"
+)
 _REFUSED = re.compile(r"^\w+(?: \w+)? can(?:not|'t) (?:be )?(?:answer|measure|tell|say|determine|assess)\w*\b")
 _OUTSIDE = re.compile(
     r"\bnot (?:in|within|inside|included in|covered by|part of|visible in)(?: \w+)? "
@@ -114,6 +123,7 @@ def question_kind(question: str) -> QuestionKind:
     text = " ".join(question.lower().split()).strip(" ?.!")
     if not re.search(r"\w", text):
         raise QuestionError(f"expected a question in words, found {question!r}")
+    text = _POLITE.sub("", text)
     for kind, pattern in _KIND_RULES:
         if re.search(pattern, text, re.I) or (kind == "size" and (figure_in(text) or not_measured(text))):
             if kind in ("size", "count") and re.match(r"(?:is|are|was|were|does|do|has|have|can) ", text):

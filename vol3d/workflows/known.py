@@ -157,6 +157,9 @@ class Known:
             own = self._by_meaning.get((meaning, is_of_many(phrase)))
             if own is not None:
                 return own
+            plain = self._by_meaning.get((meaning.plain, is_of_many(phrase)))
+            if plain is not None:  # looks are measured: any word for them will do
+                return " ".join([*(w for w in (meaning.uptake, meaning.density) if w), plain])
         structure = None if families_in(phrase) else structure_in(phrase)
         if structure is not None and structure.name in self.sites and names_the_whole(phrase, structure):
             return self.sites[structure.name]

@@ -19,7 +19,7 @@ from vol3d.text.statements import SideWord
 from vol3d.text.things import FOCAL, NODE, families_in
 from vol3d.types import Array
 from vol3d.workflows.appearances import appearance_of, phrases_near
-from vol3d.workflows.evidence import SAME_THING, Evidence, Part, part_dice
+from vol3d.workflows.evidence import Evidence, Part
 from vol3d.workflows.found import overlaps
 from vol3d.workflows.known import Known
 from vol3d.workflows.scoring import Ask
@@ -52,29 +52,34 @@ def plain_phrase(phrase: str, known: Known) -> str | None:
 def sort_parts(phrase: str, side: SideWord, evidence: Evidence, known: Known) -> Sorted:
     """The parts of a phrase, and of the plain thing where the phrase says how it looks, by what they look like.
 
-    Of a thing that both found the plain phrase's part is taken: its words have been asked for most. Those whose most
-    telling word is the one said keep out others of which it is true as well, or of which another word is certain: a
-    calcified lesion is hyperdense too, and not meant where another is only that. What cannot be told fits if the phrase
-    itself found it, and comes last.
+    Of a thing that both found the plain phrase's part is taken, for training asked it most, unless the other looks more
+    as said, or the plain one runs together what the phrase tells apart. Those whose most telling word is the one said
+    keep out others of which it is true as well, or of which another word is certain: a calcified lesion is hyperdense
+    too, and not meant where another is only that. What cannot be told fits if the phrase itself found it, comes last.
     """
     own, plain = evidence.parts(phrase, side), plain_phrase(phrase, known)
     if plain is None or not known.hears:
         return Sorted(own, [])
     others = evidence.parts(plain, side)
-    twins = {p: next((o for o in others if part_dice(p, o) >= SAME_THING), p) for p in own}
-    parts = list(dict.fromkeys(twins.values()))
-    more = [p for p in others if not overlaps(p, parts)]
-    looks = {p: appearance_of(p, evidence, known) for p in (*parts, *more)}
+    looks = {p: appearance_of(p, evidence, known) for p in (*own, *others)}
     fits = {p: looks[p].fits(phrase) for p in looks}
-    sure = _by_size(p for p in looks if fits[p] and looks[p].called(phrase))
-    untold = [p for p in parts if fits[p] is None]
+
+    def rank(part: Part) -> int:
+        return 0 if fits[part] is False else 1 if fits[part] is None else 2 + looks[part].called(phrase)
+
+    same = {o: [p for p in own if overlaps(p, [o])] for o in others}
+    taken = [o for o, twins in same.items() if len(twins) == 1 and rank(o) >= rank(twins[0])]
+    parts = [*taken, *(p for p in own if not overlaps(p, taken))]
+    more = [o for o, twins in same.items() if not twins]
+    untold = [p for p in parts if rank(p) == 1]
+    sure = [p for p in (*parts, *more) if rank(p) == 3]
     if sure:
         told = density_of(phrase) is not None
-        fitting = [*sure, *_by_size(p for p in untold if not told or looks[p].word is None)]
+        fitting = [*_by_size(sure), *_by_size(p for p in untold if not told or looks[p].word is None)]
     else:
-        fitting = [*_by_size(p for p in parts if fits[p]), *_by_size(untold)]
-    left = [p for p in looks if p not in fitting and (p in parts or fits[p] is False)]
-    return Sorted(fitting, [*left, *(p for p, twin in twins.items() if twin is not p)])
+        fitting = [*_by_size(p for p in parts if rank(p) == 2), *_by_size(untold)]
+    wrong = [p for p in more if p not in fitting and rank(p) == 0]
+    return Sorted(fitting, [*wrong, *(p for p in (*own, *taken) if p not in fitting)])
 
 
 def _by_size(parts: Iterable[Part]) -> list[Part]:
