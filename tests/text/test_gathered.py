@@ -56,7 +56,8 @@ def test_every_way_of_asking_keeps_what_is_asked_about(kind, frame):
 @pytest.mark.parametrize(
     "question",
     ["Report on what is seen in the liver.", "What findings do you see in the liver?",
-     "Outline the findings in the liver.", "Comment on any findings in the liver.", "What does the scan show in the liver?",
+     "Outline the findings in the liver.", "Comment on any findings in the liver.",
+     "What does the scan show in the liver?",
      "Give an account of the findings in the liver.", "Is anything wrong in the liver?"],
 )  # fmt: skip
 def test_a_place_stands_for_a_lesion_in_it(question):
