@@ -7,13 +7,14 @@ Arrays are [z, y, x] of one grid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from vol3d.text.looks import Density, Uptake, density_of, uptake_of
+from vol3d.text.looks import Density, Uptake, density_of, size_of, uptake_of
 from vol3d.text.reports import organs_in
 from vol3d.types import Array, ZyxMm
 
@@ -76,6 +77,10 @@ class Appearance:
     uptake: Uptake | None = None
     organ: str | None = None
     """Where it lies, as in vocabulary/places.yaml; None: not known."""
+    diameter_mm: float | None = None
+    """Longest axial diameter."""
+    sizes: Mapping[str, bool] = field(default_factory=dict)
+    """Whether words for size hold, those that can be told."""
 
     @property
     def word(self) -> Density | None:
@@ -83,7 +88,7 @@ class Appearance:
         return self.density.words[0] if self.density.certain else None
 
     def fits(self, text: str) -> bool | None:
-        """Whether the words of a text on density and uptake hold; None if it has none, or they cannot be told.
+        """Whether the words of a text on density, uptake and size hold; None if it has none, or they cannot be told.
 
         A text that names no organ means one in which its word is in use: "the lytic lesion" lies in a bone.
         """
@@ -95,6 +100,8 @@ class Appearance:
             told.append(False)
         if uptake and self.uptake:
             told.append(uptake == self.uptake)
+        if (size := size_of(text)) in self.sizes:
+            told.append(self.sizes[str(size)])
         return all(told) if told else None
 
     def called(self, text: str) -> bool:

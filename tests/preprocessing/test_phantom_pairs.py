@@ -38,7 +38,7 @@ def false_phrases(row):
 @pytest.mark.parametrize("wording", ["seen", "unseen"])
 def test_one_member_is_true_and_the_other_is_not(rows, wording):
     pairs = [p for row in rows.values() for p in pairs_of(row, wording)]
-    assert set(Counter(p.kind for p in pairs)) == {"side", "organ", "uptake", "density"}
+    assert set(Counter(p.kind for p in pairs)) == {"side", "organ", "size", "uptake", "density"}
     for pair in pairs:
         row = rows[pair.present_study]
         assert pair.present != pair.absent

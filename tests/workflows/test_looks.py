@@ -10,7 +10,7 @@ from preprocessing.build_cache import preprocess
 from preprocessing.phantom import PhantomOptions, write_phantoms
 from vol3d.cache import Cache
 from vol3d.checkpoint import Calibration
-from vol3d.text.looks import plain_of
+from vol3d.text.looks import plain_of, without_size
 from vol3d.workflows.appearances import appearance_of
 from vol3d.workflows.calibrate import calibrate, calibrate_as_asked
 from vol3d.workflows.evidence import Evidences
@@ -142,6 +142,32 @@ def test_thresholds_are_chosen_for_the_answers_that_are_given(evidences):
     assert point.presence_threshold < 0.9
     assert alone.calibration.probability(8.0) < point.probability(8.0)  # it has seen lies with a sure mask
     assert calibrate_as_asked(deaf, entries, KNOWN) == alone  # no phrase that it was trained on says how a lesion looks
+
+
+def test_words_for_size_pick_by_diameter(evidences):
+    """For a checkpoint that knows what its training meant by them; for others they are left to the model."""
+
+    def deaf_to_sizes(entry, phrases):
+        return deaf(entry, [without_size(p) for p in phrases])
+
+    sized = Known(oracle_module.TRAINED, sizes={"small": (0, 29), "medium": (29, 42), "large": (42, 1e6)})
+    sizes = {"small": "small", "medium": "medium-sized", "large": "large"}
+    told_apart = 0
+    for evidence in evidences:
+        asked = Evidences(deaf_to_sizes, Calibration()).of(evidence.entry)
+        for _, finding, plain in lesions([evidence]):
+            same = [f for _, f, p in lesions([evidence]) if p == plain]
+            for word, said in sizes.items():
+                meant = [f for f in same if f["size"] == word]
+                found = sort_parts(f"{said} {plain}", None, asked, sized).fitting
+                others = [p for p in found if not any(shows(p, truth(asked, f)) for f in meant)]
+                assert len(found) - len(others) == len(meant), (said, plain)
+                for part in others:  # too near a boundary to be told
+                    assert word not in appearance_of(part, asked, sized).sizes
+                told_apart += len(found) < len(same)
+            if len(same) > 1:
+                assert len(sort_parts(f"{sizes[finding['size']]} {plain}", None, asked, KNOWN).fitting) == len(same)
+    assert told_apart > 20
 
 
 def test_a_phrase_that_says_nothing_of_looks_is_asked_alone():

@@ -18,11 +18,13 @@ from vol3d.appearance import (
     organ_hu,
     organ_suv,
 )
+from vol3d.measure import diameters
 from vol3d.text.reports import organs_in
 from vol3d.types import Array, Zyx
 from vol3d.workflows.evidence import Evidence, Part
 from vol3d.workflows.found import place_of
 from vol3d.workflows.known import Known
+from vol3d.workflows.size_words import judge_size
 
 OWN_MASK = frozenset({"lung", "liver", "spleen", "kidney", "pancreas", "adrenal", "bladder", "gallbladder", "bone"})
 """Organs that the structures of `known.WITNESSES` are themselves, so that the tissue around a thing lies in them."""
@@ -51,6 +53,9 @@ def _measured(part: Part, evidence: Evidence, known: Known) -> Appearance:
     organ = next((o for _, _, o in reversed(organs_in(part.phrase))), None) or place_of(part, known, evidence)[1]
     organ_ZYX = _organ_mask(part, organ, evidence, known, start, stop)
     found = Appearance(organ=organ)
+    if known.sizes and (size := diameters(mask_ZYX, grid.crop(start, stop))) is not None:
+        sizes = judge_size(size.axial_long_mm, known.sizes)
+        found = replace(found, diameter_mm=size.axial_long_mm, sizes=sizes)
     if "ct" in entry.images:
         ct_ZYX, seen_ZYX = entry.read("ct", start, stop), entry.coverage("ct", start, stop)
         if _mostly(seen_ZYX, inner_ZYX):

@@ -15,6 +15,7 @@ from vol3d.text.reports import organs_in
 from vol3d.text.statements import SideWord
 from vol3d.text.things import FOCAL, NODE, families_in
 from vol3d.text.uptake import needs_pet
+from vol3d.workflows.size_words import SizeWords
 
 WITNESSES: dict[str, tuple[str, ...]] = {
     "lung": ("lung", "lung_lower_lobe"), "pleura": ("lung",), "airways": ("lung", "trachea"), "pericardium": ("heart",),
@@ -62,8 +63,10 @@ class Known:
     those that name a structure can say whether it is in view, and the rest are not used.
     """
 
-    def __init__(self, phrases: Iterable[str], *, hears: bool = True) -> None:
+    def __init__(self, phrases: Iterable[str], *, hears: bool = True, sizes: SizeWords | None = None) -> None:
         phrases = set(phrases)
+        self.sizes: SizeWords = sizes or {}
+        """What words for size mean to it."""
         self.hears = hears
         """False for a model that was trained to ignore its prompt: measurement must not help it either."""
         self.trained = frozenset(phrases)
@@ -86,7 +89,8 @@ class Known:
     def of(cls, checkpoint: Checkpoint) -> Known:
         """What the checkpoint's provenance lists."""
         hears = not checkpoint.model.config.text_ablation
-        return cls(checkpoint.provenance.get("trained_phrases", []), hears=hears)
+        sizes = {word: (low, high) for word, (low, high) in checkpoint.provenance.get("size_words_mm", {}).items()}
+        return cls(checkpoint.provenance.get("trained_phrases", []), hears=hears, sizes=sizes)
 
     @cached_property
     def plain(self) -> list[Thing]:

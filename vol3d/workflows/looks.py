@@ -14,7 +14,14 @@ import numpy as np
 
 from vol3d.cache import Entry
 from vol3d.checkpoint import Calibration
-from vol3d.text.looks import density_of, plain_of, says_how_it_looks
+from vol3d.text.looks import (
+    density_of,
+    plain_of,
+    says_how_it_looks,
+    says_what_is_not_measured,
+    size_of,
+    without_size,
+)
 from vol3d.text.statements import SideWord
 from vol3d.text.things import FOCAL, NODE, families_in
 from vol3d.types import Array
@@ -42,9 +49,10 @@ class Sorted:
 def plain_phrase(phrase: str, known: Known) -> str | None:
     """What to ask besides a phrase that says how a lesion looks, in the checkpoint's own words; None if it says nothing
     that is measured."""
-    if not says_how_it_looks(phrase):
+    sized = bool(known.sizes) and size_of(phrase) is not None and not says_what_is_not_measured(phrase)
+    if not says_how_it_looks(phrase) and not sized:
         return None
-    plain = plain_of(phrase)
+    plain = without_size(plain_of(phrase)) if sized else plain_of(phrase)
     names = families_in(plain) & {FOCAL, NODE} or re.search(r"\bfindings?\b", plain, re.I)
     return known.in_own_words(plain) if plain != phrase and names else None
 

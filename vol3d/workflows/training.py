@@ -30,11 +30,14 @@ from vol3d.workflows.model_card import write_cards
 from vol3d.workflows.prepare import load_recipe
 from vol3d.workflows.reader_phase import train_reading
 from vol3d.workflows.scoring import Ask, study_answers, truth_of
+from vol3d.workflows.size_words import fit_size_words
 from vol3d.workflows.split_guard import require_apart_on_all_ranks
 from vol3d.workflows.trained_on import inherited, note, seen_by
 
 log = logging.getLogger("vol3d")
 
+SIZED_STUDIES = 64
+"""Training studies whose lesions say what words for size mean."""
 VALIDATION_STUDIES = 16
 """Studies asked at each validation during training."""
 CALIBRATION_STUDIES = 512
@@ -146,6 +149,7 @@ def _finish(out: Path, cache: Cache, config: RunConfig, entries: Sequence[Entry]
     trained = cache.table.of_split(config.data.train_split).masks()
     phrases = sorted({p for _, _, label, own in trained if label for p in own})
     known: dict[str, Calibrated] = {}  # best and last are often the same weights
+    sizes = fit_size_words(cache.entry(study) for study in cache.select(config.data.train_split)[:SIZED_STUDIES])
     seen = [*seen_by(cache, training=config.data.train_split, validation=config.data.val_split), *inherited(out)]
     for name in RUN_CHOICES:
         folder = out / name
@@ -159,10 +163,11 @@ def _finish(out: Path, cache: Cache, config: RunConfig, entries: Sequence[Entry]
         if weights not in known:
             ask = Asker(checkpoint, "cpu").unmeasured
             hears = not checkpoint.model.config.text_ablation
-            known[weights] = calibrate_as_asked(ask, entries, Known(phrases, hears=hears))
+            known[weights] = calibrate_as_asked(ask, entries, Known(phrases, hears=hears, sizes=sizes))
         learnt = known[weights]
         chosen_by = {"split": config.data.val_split, **learnt.chosen_by}
-        provenance = {**checkpoint.provenance, "calibrated_on": chosen_by, "trained_phrases": phrases}
+        learned = {"calibrated_on": chosen_by, "trained_phrases": phrases, "size_words_mm": sizes}
+        provenance = {**checkpoint.provenance, **learned}
         save_checkpoint(
             folder,
             replace(checkpoint, calibration=learnt.calibration, findings=learnt.findings, provenance=provenance),
