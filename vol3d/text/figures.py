@@ -50,8 +50,8 @@ _FIGURES: tuple[tuple[Figure, str], ...] = (
     ("volume", r"(?<!-)\bvolumes?\b|\bvolumetric|\bvoluminous\b|\bmillilit\w+|\bml\b|\bcc\b|"
      r"\bcubic\scentimet\w+"),
     ("dimensions", r"\bdimensions\b|\bboth\sdiameters\b"),
-    ("size", r"\bhow\s(?:large|big|long|small|much)\b|\bmeasure[sd]?\b|\b(?:sizes?|diameters?|extent|dimension|"
-     r"length)\b|\blong(?:est)?\sax[ei]s"),
+    ("size", r"\bhow\s(?:large|big|long|small|much)\b|\bmeasure(?:[sd]|ments?)?\b|\blong(?:est)?\sax[ei]s|"
+     r"\b(?:sizes?|diameters?|extent|dimension|length)\b"),
 )  # fmt: skip
 _MEASURED = tuple((figure, re.compile(pattern, re.I)) for figure, pattern in _FIGURES)
 _UNMEASURED = tuple((name, re.compile(pattern, re.I)) for name, pattern in _NOT_MEASURED)

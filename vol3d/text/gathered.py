@@ -17,7 +17,7 @@ _ASKS = re.compile(
     r"occup(?:y|ies|ied)|reach(?:es|ed)?|organs?|structures?|anatomic(?:al)?|site|location|position|place|laterality|"
     r"body|patient|imaging|pet/ct|mm|cm|ml|cc|cubic|millilit\w+|millimet\w+|centimet\w+|across|diameters?|dimensions?|"
     r"extent|size|volum(?:e|etric)|long(?:est)?(?:-axis)?|maxim(?:um|al)|greatest|axial|in-plane|axis|length|wide|width|"
-    r"suv(?:max)?|value|peak|anything|wrong|abnormal|account|evidence|signs?|any|for|by|or|as|if|whether|so|here|your|"
+    r"suv(?:max)?|value|peak|measurements?|take|takes|space|amount|room|anything|wrong|abnormal|account|evidence|signs?|any|for|by|or|as|if|whether|so|here|your|"
     r"my|their|large|big|high|highest|most|at",
     re.I,
 )
@@ -30,6 +30,10 @@ _SIDES = re.compile(
     re.I,
 )
 """What a question about the side may offer."""
+_FIGURE = re.compile(
+    r"\b(?:(?:highest|maximum|maximal|peak|mean|average)\s)?standardi[sz]ed\suptake(?:\svalues?)?\b|\btakes?\sup\b",
+    re.I,
+)
 _IN_SCAN = re.compile(r"\b(?:in|on|from|by)\s(?:(?:the|this|these|his|her)\s)?(?:imaging|ct|pet(?:/ct)?)(?=$|\s)", re.I)
 
 
@@ -40,7 +44,9 @@ def gathered(text: str, *, place_alone: bool) -> str | None:
         text: of a question.
         place_alone: a place without a thing stands for a lesion there: "What do you see in the liver?".
     """
-    words = re.findall(r"[\w/'-]+", _SIDES.sub(" ", _IN_SCAN.sub(" ", text)))
+    for pattern in (_IN_SCAN, _SIDES, _FIGURE):
+        text = pattern.sub(" ", text)
+    words = re.findall(r"[\w/'-]+", text)
     rest = " ".join(w for w in words if not _ASKS.fullmatch(w))
     phrase, rest = _LOOSE.sub("", rest), _FIRST.sub("", rest)
     if meaning_of(phrase) is not None:

@@ -15,6 +15,7 @@ _TAKEN_UP = (
     r"(?:uptake|avidity|hypermetabolism|metabolism|accumulation|(?:metabolic|fdg|(?:radio)?tracer|glucose) activity)"
 )
 _TRACER = r"(?:fdg|(?:radio)?tracer|pet|psma|dota\w*|glucose)"
+_ABOVE = r"(?: (?:above|over|beyond) (?:the )?background\b)"
 _THING = r"(?= (?:focal |lesion|nodule|node|mass|focus|foci|spot|lymph|abnormal|anomal))"
 _UPTAKES: tuple[tuple[Uptake, re.Pattern[str]], ...] = (
     ("non-avid", re.compile(
@@ -26,15 +27,17 @@ _UPTAKES: tuple[tuple[Uptake, re.Pattern[str]], ...] = (
         rf"(?:{_TAKEN_UP}|fdg|tracer)\b|"
         r"\b(?:without|no|lack(?:s|ing)?|absent|devoid of|free of)(?: \w+){0,2}? ?"
         rf"(?:fdg|tracer|metabolic|increased|pathologic\w*)?(?: \w+)? ?{_TAKEN_UP}\b"
+        rf"{_ABOVE}?"
     )),
     ("avid", re.compile(
         rf"\b(?:{_TRACER}[- ])?avid\b(?! (?:{_TRACER} )?uptake)|"
         rf"\b{_TRACER}[- ](?:positive|hot|(?:accumulat|concentrat|retain)ing)\b|"
-        rf"hyper-?metaboli\w+|metabolically (?:active|hot)|\bhot{_THING}|\bhot on (?:the )?pet\b|"
+        rf"hyper-?metaboli\w+(?: on (?:the )?pet\b)?|metabolically (?:active|hot)|"
+        rf"\bhot{_THING}|\bhot on (?:the )?pet\b|"
         rf"\b(?:takes?|taking) up {_TRACER}\b|\baccumulat(?:es?|ing) {_TRACER}\b|"
         r"\b(?:increased|intense|high|marked|moderate|strong|elevated|raised|avid|abnormal|patholog\w+|with|has|have|"
         rf"show(?:s|ing)?|demonstrat\w+|exhibit\w+|display\w*)(?: \w+){{0,2}} {_TAKEN_UP}\b|"
-        rf"\b(?:shows?|has|with) {_TAKEN_UP}\b|\buptake of\b"
+        rf"\b(?:shows?|has|with) {_TAKEN_UP}\b{_ABOVE}?|\buptake of\b"
     )),
 )  # fmt: skip
 _DEGREE = (
@@ -49,7 +52,7 @@ _OF_PARTS = re.compile(
     r"cent(?:re|er)s?|cores?|components?|portions?|parts?|areas?|capsules?|aort\w+|arter\w+|vessels?|organs?|"
     r"materials?)\b|(?:dense|attenuating) (?:relative|compared|to|than)\b|"
     r"\b(?:low|faint|mild|minimal|decreased|reduced|physiologic\w*)(?:ly)?(?: \w+){0,2}[ -](?:uptake|avid|"
-    r"hypermetabolic)\b|\buptake (?:above|below|higher|lower|like|similar|equal|of \d)",
+    r"hypermetabolic)\b|\buptake (?:above(?! (?:the )?background)|below|higher|lower|like|similar|equal|of \d)",
     re.I,
 )
 _DENIES_LOOK = re.compile(
@@ -143,7 +146,7 @@ def plain_of(text: str) -> str:
             text,
             flags=re.I,
         )
-    text = re.sub(r"(?<!\w)-(?:appearing|looking|type|like)\b", " ", text, flags=re.I)
+    text = re.sub(r"(?<!\w)-(?:appearing|looking|type|like|attenuation|density)\b", " ", text, flags=re.I)
     return re.sub(r"(?:^[\s,-]+|[\s,-]+$)", "", re.sub(r"\s+(,)|\s+", r"\1 ", text)).strip()
 
 

@@ -33,7 +33,7 @@ _MANY = re.compile(
 )
 _INSIDE = re.compile(r"\bintra-?(?=[a-z]{5})", re.I)
 _OWN_NAME: dict[str, re.Pattern[str]] = {
-    "mediastinum": re.compile(r"mediastin(?:um|al)"),
+    "mediastinum": re.compile(r"mediastin(?:um|al(?:ly)?)"),
     "bone": re.compile(r"bon(?:e|es|y)|osseous|skelet(?:on|al)"),
     "soft_tissue": re.compile(r"soft tissues?"),
 }
@@ -41,7 +41,7 @@ _OWN_NAME: dict[str, re.Pattern[str]] = {
 _VERTEBRAE = re.compile(r"vertebra(?:l|e)?")
 _PLAIN = re.compile(
     r"an?|the|all|any|some|every|of|in|on|at|to|and|or|within|inside|throughout|from|which|that|is|are|located|situated|"
-    r"affecting|involving|based|one|space|soft-tissue|lying|seen|visible|present|found|focal|(?:left|right)(?:-sided)?|sided?|both|either|bilateral(?:ly)?|parenchymal?|tissues?|"
+    r"affecting|involving|inside|based|back|scanned|one|space|soft-tissue|lying|seen|visible|present|found|focal|(?:left|right)(?:-sided)?|sided?|both|either|bilateral(?:ly)?|parenchymal?|tissues?|"
     r"substance|fields?|compartment|muscles?|muscular|musculature|columns?|bod(?:y|ies)|organ|anywhere|imaged|shown|region|area|"
     r"this|these|scans?|stud(?:y|ies)|images?|examinations?|exam",
     re.I,

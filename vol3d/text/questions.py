@@ -30,16 +30,17 @@ _KIND_RULES: tuple[tuple[QuestionKind, str], ...] = (
      r"(?<!slice )\b(?:number|count) of\b"),
     ("size", r"\bhow (?:large|big|long|wide|small|thick|avid|hot|much|voluminous)\b|"
      r"\bhow many (?:ml|mm|cm|cc|millilit|millimet|centimet|cubic)|\bmeasure[sd]?\b|\bsuv|"
-     r"\bstandardi[sz]ed uptake|(?<!-)\b(?:size|diameter|volume|extent|dimensions?|length)\b|"
+     r"\bstandardi[sz]ed uptake|(?<!-)\b(?:size|diameter|volume|extent|dimensions?|length|measurements?)\b|"
+     r"\bhow much (?:space|room|volume)\b|"
      r"^(?:what|which) (?:is|are) (?:the )?(?:\w+ )?"
      r"(?:largest|biggest|smallest|hottest|most (?:\w+-)?avid)\b(?! (?:organ|structure))"),
     ("modality", r"\bmodality\b|\b(?:imaging|scanning) (?:technique|method|test|exam\w*)\b|"
      r"^(?:what|which) (?:technique|method|scanner|scan)\b|\bhow was (?:the|this) patient (?:scanned|imaged|examined)|"
      r"\bhow (?:was|were) (?:this|these|the) (?:images?|scans?|study|pictures?) (?:acquired|obtained|made|taken)\b|"
      r"^(?:what|which) (?:imaging )?(?:study|exam\w*) (?:is|was) (?:this|it|that|performed|carried out|done|shown)|"
-     r"\bwas the patient (?:scanned|imaged|examined) with|"
+     r"\bwas (?:the|this) patient (?:scanned|imaged|examined) with|"
      r"\b(?:which|what) (?:kind|type|sort) of (?:scan|imaging|study|exam\w*)|"
-     r"\bCT or (?:a )?PET|\bPET(?:/CT)? or (?:a )?CT|"
+     r"\bCT (?:alone |only )?or (?:(?:a|with|by) )?PET|\bPET(?:/CT)? or (?:a )?CT|"
      r"\bhow was this (?:image|scan|study)|\bwhich scanner|\bacquired with\b"),
     ("side", r"\b(?:which|what) side\b|\bleft(?:[ -]sided?)? or (?:the |on the )*right\b|"
      r"\bright(?:[ -]sided?)? or (?:the |on the )*left\b|"

@@ -48,7 +48,7 @@ class Answerer:
         self.evidence.ask([*phrases, *places, *(t.phrase for t in self.known.plain), *self.known.sites.values()])
         drafts: Sequence[str | None] = [None] * len(questions)
         if self.writer is not None:
-            drafts = self.writer.write_answers(self.entry, questions, context)
+            drafts = self.writer.write_answers(self.entry, [self._as_trained(q) for q in questions], context)
         return [self._answer(question, drafted) for question, drafted in zip(questions, drafts, strict=True)]
 
     def _answer(self, question: str, drafted: str | None) -> Answer:
@@ -70,6 +70,13 @@ class Answerer:
         if kind == "open":
             return open_answer(blank, self.entry, self.evidence, self.known, self.lesions, self.templates)
         return self._measured(blank, phrase, asked)
+
+    def _as_trained(self, question: str) -> str:
+        """An open question about a place in the plainest words, which the writer has learnt; others as they are."""
+        if question_kind(question) != "open" or (phrase := asked_about(question)) is None:
+            return question
+        place = self.known.place_of(phrase)
+        return question if place is None else f"What is seen {place}?"
 
     def _about(self, question: str) -> str | None:
         phrase = asked_about(question)

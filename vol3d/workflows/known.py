@@ -174,6 +174,20 @@ class Known:
 
         return re.sub(r"\bintra-?(\w+)", known, phrase, flags=re.I)
 
+    def place_of(self, phrase: str) -> str | None:
+        """The place of a lesion as training named it, "in the left lung"; None where it named none like it."""
+        meaning = meaning_of(phrase)
+        if meaning is None or meaning.organ is None:
+            return None
+        wanted = (meaning.organ, meaning.structure, meaning.side)
+        named = [p for m, p in self._lesions_in if (m.organ, m.structure, m.side) == wanted]
+        return min(named, key=len).removeprefix("lesion ") if named else None
+
+    @cached_property
+    def _lesions_in(self) -> list[tuple[Meaning, str]]:
+        named = [(meaning_of(p), p) for p in sorted(self.trained) if p.startswith("lesion in ")]
+        return [(m, p) for m, p in named if m is not None and m == m.plain]
+
     @cached_property
     def _by_meaning(self) -> dict[tuple[Meaning, bool], str]:
         """By what it means, and whether that is said in the plural, the shortest of the trained phrases."""
