@@ -39,49 +39,61 @@ _MOST: dict[str, int] = {
 _ASK: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # seen, unseen
     "yes_no": (
         ("Is there {a}?", "Does the scan show {a}?", "Is {a} present?", "Can you see {a}?", "Is {a} visible?"),
-        ("Is there any sign of {a}?", "Has {a} been detected?", "Does this study reveal {a}?"),
+        ("Can {a} be identified?", "Is there evidence of {a}?", "Do the images demonstrate {a}?", "Was {a} found?"),
     ),
     "location": (
         ("Where is the {p}?", "Where is the {p} located?", "In which part of the body is the {p}?"),
-        ("Please localise the {p}.", "What is the anatomical site of the {p}?"),
+        ("What is the location of the {p}?", "Can you tell me where the {p} lies?"),
     ),
     "organ": (
         ("Which organ holds the {p}?", "In which organ is the {p}?", "What organ contains the {p}?"),
-        ("Which organ is affected by the {p}?", "Name the organ that harbours the {p}."),
+        ("What organ does the {p} lie in?", "To which organ does the {p} belong?"),
     ),
     "side": (
         ("On which side is the {p}?", "Which side is the {p} on?", "Is the {p} left or right?"),
-        ("What is the laterality of the {p}?", "Is the {p} found on the left or on the right?"),
+        (
+            "Is the {p} right-sided or left-sided?", "Which side of the patient does the {p} lie on?",
+            "The {p}: right or left?",
+        ),
     ),
     "count": (
         ("How many {s} are there?", "How many {s} does the scan show?", "What is the number of {s}?"),
-        ("Please count the {s}.", "How many {s} can you identify?"),
+        ("Tell me how many {s} there are.", "What is the total count of {s}?", "How many {s} were found?"),
     ),
     "diameter": (
         ("How large is the {p}?", "What is the diameter of the {p}?", "What does the {p} measure?"),
-        ("What size is the {p}?", "Give the greatest dimension of the {p} in mm."),
+        (
+            "How big is the {p}?", "What is the maximum axial diameter of the {p}?",
+            "What is the longest in-plane measurement of the {p}, in millimetres?",
+        ),
     ),
     "suv": (
         ("What is the SUVmax of the {p}?", "How high is the SUVmax of the {p}?"),
-        ("Give the maximum standardised uptake value of the {p}.", "What SUVmax was recorded for the {p}?"),
+        (
+            "What is the maximum SUV of the {p}?", "What is the highest standardised uptake value within the {p}?",
+            "Please state the SUVmax measured in the {p}.",
+        ),
     ),
     "volume": (
         ("What is the volume of the {p}?", "What volume does the {p} have?"),
-        ("How many millilitres does the {p} occupy?", "Please calculate the volume of the {p}."),
+        (
+            "What volume was measured for the {p}?", "Could you give the volume of the {p} in ml?",
+            "How much space does the {p} take up, in millilitres?",
+        ),
     ),
     "modality": (
         ("Which imaging modality is this?", "What kind of scan is this?", "Is this a CT or a PET/CT?"),
-        ("With which modality were these images acquired?", "What type of examination has been performed?"),
+        ("Which imaging technique was used?", "Was this patient scanned with CT alone or with PET/CT?"),
     ),
     "open": (
         ("What is seen {w}?", "What do you find {w}?", "Describe what is {w}."),
-        ("What are the findings {w}?", "Summarise any abnormality {w}."),
+        ("What does the imaging show {w}?", "Please comment on anything abnormal {w}."),
     ),
 }  # fmt: skip
 
-_SIDED = {"lungs": ("pulmonary", "pulmonary parenchymal"), "kidneys": ("renal", "intrarenal"),
-          "soft tissue": ("paraspinal", "paravertebral")}  # fmt: skip
-_UPTAKE = {None: ("", ""), "avid": ("FDG-avid ", "PET-avid "), "non-avid": ("non-avid ", "PET-negative ")}
+_SIDED = {"lungs": ("pulmonary", "lung parenchymal"), "kidneys": ("renal", "kidney"),
+          "soft tissue": ("paraspinal", "paraspinous")}  # fmt: skip
+_UPTAKE = {None: ("", ""), "avid": ("FDG-avid ", "FDG-positive "), "non-avid": ("non-avid ", "FDG-negative ")}
 
 
 @dataclass(frozen=True)
@@ -280,7 +292,7 @@ def _phrase(query: Query, plural: bool = False) -> Callable[[int, np.random.Gene
     return words
 
 
-_PLURAL = {"lesion": "lesions", "nodule": "nodules", "lymph node": "lymph nodes", "abnormality": "abnormalities"}
+_PLURAL = {"lesion": "lesions", "nodule": "nodules", "lymph node": "lymph nodes", "focus": "foci"}
 _NOUN = re.compile("|".join(_PLURAL))
 
 

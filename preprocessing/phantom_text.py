@@ -19,14 +19,14 @@ from preprocessing.phantom_lesions import PLACES, SIZES, Lesion, Traits
 Words = tuple[str, ...]
 
 _PAIRED_SEEN = ("{s} {n}", "the {s} {n}", "{n} on the {s}", "{s}-sided {n}", "{n}, {s} side", "patient's {s} {n}")
-_PAIRED_UNSEEN = ("the entire {s} {n}", "{n} located on the {s}", "{s} {n} as a whole")
+_PAIRED_UNSEEN = ("the {n} on the patient's {s}", "all of the {s} {n}", "complete {n} on the {s} side")
 
 
 def _paired(noun: str, adjective: str) -> dict[str, tuple[Words, Words]]:
     return {
         f"{s} {noun}": (
             (*(t.format(s=s, n=noun) for t in _PAIRED_SEEN), f"{s} {adjective} parenchyma"),
-            (*(t.format(s=s, n=noun) for t in _PAIRED_UNSEEN), f"{s} {adjective} tissue"),
+            (*(t.format(s=s, n=noun) for t in _PAIRED_UNSEEN), f"{s}-sided {adjective} parenchyma"),
         )
         for s in ("left", "right")
     }
@@ -36,34 +36,36 @@ ORGAN_WORDS: dict[str, tuple[Words, Words]] = {
     **_paired("lung", "pulmonary"),
     **_paired("kidney", "renal"),
     "lungs": (("lungs", "both lungs", "the lungs", "left and right lung"),
-              ("bilateral lungs", "lung parenchyma on both sides")),
+              ("the two lungs", "bilateral pulmonary parenchyma")),
     "kidneys": (
         ("kidneys", "both kidneys", "the kidneys", "left and right kidney"),
-        ("the pair of kidneys", "kidneys bilaterally"),
+        ("kidneys on both sides", "right and left renal parenchyma"),
     ),
     "body": (
         ("body", "the body", "patient's body", "body outline", "contour of the body", "whole patient",
          "silhouette of the patient"),
-        ("the entire body", "external contour of the patient"),
+        ("whole body", "skin outline of the patient"),
     ),
     "heart": (("heart", "the heart", "cardiac silhouette", "heart with chambers"),
-              ("complete heart", "myocardium with cardiac chambers")),
+              ("whole heart", "heart muscle and its chambers")),
     "aorta": (("aorta", "the aorta", "thoracic and abdominal aorta", "aortic trunk"),
-              ("thoracoabdominal aorta", "full length of the aorta")),
-    "liver": (("liver", "the liver", "hepatic parenchyma", "whole liver"), ("hepatic tissue", "liver in its entirety")),
+              ("entire aorta", "aorta through chest and abdomen")),
+    "liver": (("liver", "the liver", "hepatic parenchyma", "whole liver"),
+              ("liver parenchyma", "all segments of the liver")),
     "gallbladder": (
         ("gallbladder", "the gallbladder", "gall bladder", "gallbladder filled with bile", "biliary vesicle",
          "bile-filled sac"),
-        ("gallbladder wall and lumen", "complete gallbladder"),
+        ("gallbladder with its contents", "whole gallbladder"),
     ),
-    "spleen": (("spleen", "the spleen", "splenic parenchyma", "whole spleen"), ("splenic tissue", "complete spleen")),
+    "spleen": (("spleen", "the spleen", "splenic parenchyma", "whole spleen"),
+               ("entire spleen", "parenchyma of the spleen")),
     "stomach": (("stomach", "the stomach", "stomach with its contents"),
-                ("gastric wall and lumen", "complete stomach")),
+                ("stomach wall plus gastric contents", "entire stomach")),
     "bladder": (
         ("bladder", "urinary bladder", "the bladder", "the urinary bladder"),
-        ("urine-filled bladder", "bladder including its wall"),
+        ("whole urinary bladder", "bladder with the urine inside"),
     ),
-    "spine": (("spine", "the spine", "vertebral column", "spinal column"), ("whole spine", "the backbone")),
+    "spine": (("spine", "the spine", "vertebral column", "spinal column"), ("entire vertebral column", "bony spine")),
 }  # fmt: skip
 """Seen and unseen wordings of every structure with a mask."""
 
@@ -84,15 +86,15 @@ def _sided(s: str) -> dict[str, PlaceWords]:
     return {
         f"{s} lung": PlaceWords(
             (f"{s} lung",), (f"{s} lung", f"{s} pulmonary"), (f"in the {s} lung", f"of the {s} lung"),
-            (f"{s} intrapulmonary", f"{s} pulmonary parenchymal"), (f"in the {s} pulmonary parenchyma",),
+            (f"{s}-sided pulmonary", f"{s} lung parenchymal"), (f"within the {s} lung", f"in the lung on the {s} side"),
             ("lesion", "nodule")),
         f"{s} kidney": PlaceWords(
             (f"{s} kidney",), (f"{s} kidney", f"{s} renal"), (f"in the {s} kidney", f"of the {s} kidney"),
-            (f"{s} intrarenal", f"{s} kidney parenchymal"), (f"in the kidney on the {s}",)),
+            (f"{s}-sided renal", f"{s} renal parenchymal"), (f"inside the {s} kidney", f"involving the {s} kidney")),
         f"{s} paraspinal": PlaceWords(
             (f"{s} paraspinal",), (f"{s} paraspinal",),
             (f"in the {s} paraspinal muscles", f"in the soft tissues of the {s} back"),
-            (f"{s} paravertebral",), (f"in the paraspinal musculature on the {s}",)),
+            (f"{s} paraspinous", f"{s}-sided paraspinal"), (f"in the muscles alongside the spine on the {s}",)),
     }  # fmt: skip
 
 
@@ -101,26 +103,26 @@ PLACE_WORDS: dict[str, PlaceWords] = {
     **_sided("right"),
     "lungs": PlaceWords(
         ("left lung", "right lung"), ("lung", "pulmonary"), ("in the lungs", "in either lung"),
-        ("intrapulmonary",), ("in the lung fields",), ("lesion", "nodule")),
+        ("lung parenchymal",), ("within the lungs", "in the lung parenchyma"), ("lesion", "nodule")),
     "kidneys": PlaceWords(
         ("left kidney", "right kidney"), ("renal",), ("in the kidneys", "in either kidney"),
-        ("intrarenal",), ("in the renal parenchyma",)),
+        ("kidney",), ("inside the kidneys", "involving either kidney")),
     "soft tissue": PlaceWords(
         ("left paraspinal", "right paraspinal"), ("soft tissue", "paraspinal"), ("in the paraspinal muscles",),
-        ("paravertebral muscle",), ("in the paravertebral muscles",)),
+        ("paraspinous",), ("in the muscles alongside the spine", "in the back muscles")),
     "liver": PlaceWords(
         ("liver",), ("liver", "hepatic"), ("in the liver", "of the liver"),
-        ("intrahepatic",), ("in the hepatic parenchyma",)),
+        ("hepatic parenchymal",), ("within the liver", "involving the liver")),
     "spleen": PlaceWords(
         ("spleen",), ("spleen", "splenic"), ("in the spleen", "of the spleen"),
-        ("intrasplenic",), ("in the splenic parenchyma",)),
+        ("splenic parenchymal",), ("inside the spleen", "affecting the spleen")),
     "mediastinum": PlaceWords(
         ("mediastinum",), ("mediastinal",), ("in the mediastinum", "of the mediastinum"),
-        ("intramediastinal",), ("in the mediastinal compartment",), ("lesion", "lymph node")),
+        ("mediastinally located",), ("within the mediastinum", "in the mediastinal space"), ("lesion", "lymph node")),
     "spine": PlaceWords(
         ("spine",), ("spinal", "vertebral", "bone"), ("in the spine", "of the spine"),
-        ("bony",), ("in the vertebral column", "in the vertebrae")),
-    "anywhere": PlaceWords(tuple(PLACES), ("",), ("", "anywhere"), (), ("in the imaged region", "on this examination")),
+        ("osseous",), ("in the bones of the spine", "involving the vertebrae")),
+    "anywhere": PlaceWords(tuple(PLACES), ("",), ("", "anywhere"), (), ("within the scanned area", "on these images")),
 }  # fmt: skip
 
 FURTHER_NOUNS = ("anomaly", "finding")
@@ -131,34 +133,34 @@ _UPTAKE: dict[str | None, tuple[Words, Words, Words, Words]] = {  # before, afte
     "avid": (
         ("FDG-avid", "hypermetabolic", "metabolically active"),
         ("with FDG uptake", "with increased FDG uptake"),
-        ("PET-positive", "radiotracer-avid"),
-        ("with elevated glucose metabolism", "demonstrating increased tracer accumulation"),
+        ("FDG-positive", "tracer-avid"),
+        ("taking up FDG", "with hypermetabolism on PET", "showing raised tracer uptake"),
     ),
     "non-avid": (
         ("non-avid", "non-FDG-avid", "metabolically inactive"),
         ("without FDG uptake", "without increased FDG uptake"),
-        ("PET-negative", "non-hypermetabolic"),
-        ("with no appreciable metabolic activity", "lacking FDG avidity"),
+        ("FDG-negative", "metabolically silent"),
+        ("not taking up FDG", "with no tracer uptake above background", "without evidence of hypermetabolism"),
     ),
 }
 
 _SYNONYMS: dict[str | None, tuple[Words, Words]] = {  # sizes and densities: seen, unseen
     None: (("",), ()),
-    "small": (("small",), ("small-volume",)),
-    "medium": (("medium-sized",), ("intermediate-sized",)),
-    "large": (("large",), ("sizeable",)),
-    "hypodense": (("hypodense", "low-attenuation"), ("hypoattenuating",)),
-    "hyperdense": (("hyperdense", "high-attenuation"), ("hyperattenuating",)),
-    "isodense": (("isodense",), ("equal-density",)),
-    "calcified": (("calcified",), ("calcific",)),
-    "solid": (("solid",), ("solid-appearing",)),
-    "ground-glass": (("ground-glass",), ("pure ground-glass",)),
-    "lytic": (("lytic",), ("lucent",)),
-    "sclerotic": (("sclerotic",), ("osteoblastic",)),
+    "small": (("small",), ("small-sized", "little")),
+    "medium": (("medium-sized",), ("moderate-sized", "mid-sized")),
+    "large": (("large",), ("big", "bulky")),
+    "hypodense": (("hypodense", "low-attenuation"), ("low-density",)),
+    "hyperdense": (("hyperdense", "high-attenuation"), ("high-density",)),
+    "isodense": (("isodense",), ("isoattenuating",)),
+    "calcified": (("calcified",), ("calcium-containing",)),
+    "solid": (("solid",), ("completely solid",)),
+    "ground-glass": (("ground-glass",), ("nonsolid", "ground-glass-attenuation")),
+    "lytic": (("lytic",), ("osteolytic",)),
+    "sclerotic": (("sclerotic",), ("blastic",)),
 }
 
 _PLURAL = {"lesion": "lesions", "focal lesion": "focal lesions", "nodule": "nodules", "lymph node": "lymph nodes",
-           "anomaly": "anomalies", "finding": "findings", "abnormality": "abnormalities"}  # fmt: skip
+           "anomaly": "anomalies", "finding": "findings", "focus": "foci"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,7 @@ def wordings(query: Query, number: int, limit: int = 10) -> tuple[Words, Words]:
     nouns = place.nouns if query.place == "anywhere" else (*place.nouns, *FURTHER_NOUNS)
     seen = _compose(query, number, nouns, traits, (before, after), place.adjectives, place.after)
     every = _compose(
-        query, number, (*place.nouns, "abnormality"), [*traits, *new_traits],
+        query, number, (*place.nouns, "focus"), [*traits, *new_traits],
         ((*before, *new_before), (*after, *new_after)),
         (*place.adjectives, *place.unseen_adjectives), (*place.after, *place.unseen_after),
     )  # fmt: skip

@@ -169,23 +169,34 @@ ORGAN_WORDS = {
 
 def speaks_of(phrase: str, finding: dict) -> bool:
     text = phrase.lower()
+    for words, known in (
+        ("muscles alongside the spine|back muscles|paraspinous", "paraspinal"), ("osseous", "bone"),
+        ("hypoattenuating|low-attenuation|low-density", "hypodense"), ("calcific(?!i)|calcium-containing", "calcified"),
+        ("hyperattenuating|high-attenuation|high-density", "hyperdense"), ("equal-density|isoattenuating", "isodense"),
+        ("lucent|osteolytic", "lytic"), ("osteoblastic|blastic", "sclerotic"), ("nonsolid", "ground-glass"),
+    ):  # fmt: skip
+        text = re.sub(words, known, text)
     organs = [o for o, words in ORGAN_WORDS.items() if re.search(words, text)]
     if organs and finding["organ"] not in organs:
         return False
     if any(f"{s}" in re.split(r"[\s-]", text) and finding["side"] != s for s in ("left", "right")):
         return False
-    if re.search(r"non-|without|not fdg|pet-negative|lacking|with no |inactive|no fdg|no increased", text):
+    pale = r"non-|without|not fdg|(?:pet|fdg)-negative|lacking|with no |inactive|silent|no fdg|no increased|not taking"
+    if re.search(pale, text):
         if finding["uptake"] != "non-avid":
             return False
-    elif re.search(r"avid|pet-positive|metaboli|accumulation|uptake", text) and finding["uptake"] != "avid":
+    elif (
+        re.search(r"avid|(?:pet|fdg)-positive|metaboli|accumulation|uptake|taking up", text)
+        and finding["uptake"] != "avid"
+    ):
         return False
-    sizes = {"small": "small", "medium": "medium|intermediate", "large": r"\blarge|sizeable"}
+    sizes = {
+        "small": "small|little",
+        "medium": "medium|intermediate|mid-|moderate",
+        "large": r"\blarge|sizeable|big|bulky",
+    }
     if any(re.search(words, text) and finding["size"] != size for size, words in sizes.items()):
         return False
-    text = text.replace("hypoattenuating", "hypodense").replace("low-attenuation", "hypodense")
-    text = text.replace("hyperattenuating", "hyperdense").replace("high-attenuation", "hyperdense")
-    text = text.replace("equal-density", "isodense").replace("calcific ", "calcified ")
-    text = text.replace("lucent", "lytic").replace("osteoblastic", "sclerotic")
     kinds = ("hypodense", "hyperdense", "isodense", "calcified", "solid", "ground-glass", "lytic", "sclerotic")
     return not any(kind in text and finding["density"] != kind for kind in kinds)
 
