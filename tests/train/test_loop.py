@@ -144,11 +144,12 @@ def assert_same_losses(out, expected, tolerance):
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_every_stage_has_the_curve_and_the_plain_weights(plain_sgd, cache, tmp_path, stage):
+    """On some processors a last bit puts a unit on the other side of its kink: 1.3e-5 of loss, 1.9e-5 of weights."""
     out = tmp_path / "run"
     train(job.config(deepspeed=f"zero{stage}", optim=job.SGD), cache.root, out)
-    assert_same_losses(out, plain_sgd, 1e-5)
+    assert_same_losses(out, plain_sgd, 5e-5)
     saved, expected = weights(out), weights(plain_sgd)
-    assert all(torch.allclose(saved[k], expected[k], atol=1e-5) for k in expected)
+    assert all(torch.allclose(saved[k], expected[k], atol=5e-5) for k in expected)
 
 
 def test_accumulation_and_workers_do_not_move_the_curve(plain_sgd, cache, tmp_path):

@@ -23,12 +23,13 @@ DENSITIES = {
     "hyperdense|high-attenuation|hyperattenuating": "hyperdense",
     "isodense|equal-density": "isodense", "lytic|lucent": "lytic", "sclerotic|osteoblastic": "sclerotic",
 }  # fmt: skip
+SIZES = {"small": "small|little", "medium": "medium|moderate|mid|intermediate", "large": "large|big|bulky|sizeable"}
 NON_AVID = re.compile(
     r"non-?\w*-?avid|not fdg-avid|pet-negative|non-hypermetabolic|no appreciable|lacking|metabolically inactive|"
     r"(?:without|no) (?:\w+ )?(?:\w+ )?uptake"
 )
 AVID = re.compile(r"avid|pet-positive|glucose|accumulation|hypermetabolic|metabolically active|uptake")
-THING = re.compile(r"lesion|nodule|lymph node|abnormalit|mass|sarcoma|tumou?r|malignan")
+THING = re.compile(r"lesion|nodule|lymph node|abnormalit|mass|sarcoma|tumou?r|malignan|\bfoc(?:us|i)\b")
 
 
 def oracle(entry: Entry, phrases):
@@ -58,12 +59,12 @@ def _means(phrase, finding):
     organs = {ORGANS.get(organ) for _, _, organ in organs_in(phrase)}
     side = laterality(phrase)
     density = [value for words, value in DENSITIES.items() if re.search(rf"\b(?:{words})\b", phrase)]
-    size = re.search(r"\b(small|medium|intermediate|large|sizeable)\b", phrase)
+    sizes = [name for name, words in SIZES.items() if re.search(rf"\b(?:{words})\b", phrase)]
     uptake = "non-avid" if NON_AVID.search(phrase) else "avid" if AVID.search(phrase) else None
     return (
         (not organs or finding["organ"] in organs)
         and (side in (None, "bilateral") or finding["side"] in (None, side))
         and (not density or finding["density"] in density)
-        and (size is None or finding["size"] == size[1].replace("intermediate", "medium").replace("sizeable", "large"))
+        and (not sizes or finding["size"] in sizes)
         and (uptake is None or finding["uptake"] == uptake)
     )
