@@ -145,6 +145,7 @@ def predict(
                 for first, logit_BPZYX, seen_BP in views:
                     slab.add(starts, first, logit_BPZYX, weight_BZYX)
                     presence_BP[:, first : first + seen_BP.shape[1]] += seen_BP / len(flips)
+                    del logit_BPZYX  # not beside the next tile's features
                 presence_P = torch.maximum(presence_P, presence_BP.amax(0))
             if progress is not None:
                 progress(done, total)
