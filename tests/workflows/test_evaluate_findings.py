@@ -1,11 +1,9 @@
 """Tables of findings by hand, pairs of phrases, and the commands that refuse leaks."""
 
-import csv
 import json
 import shutil
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from preprocessing.phantom_pairs import pairs_of
@@ -146,30 +144,6 @@ def test_only_phantoms_give_pairs(entries):
 
 
 # -- the real command ----------------------------------------------------------------------------------------------
-
-
-def test_evaluation_holds_the_findings(vol3d, tiny, tmp_path, capsys):
-    assert vol3d("evaluate", tiny.run, tiny.cache, "--split", "val", "--samples", "20", "--out", tmp_path) == 0
-    summary = json.loads((tmp_path / "metrics.json").read_text())
-    table = list(csv.DictReader((tmp_path / "findings.csv").open()))
-    entries = [Cache(tiny.cache).entry(s) for s in Cache(tiny.cache).select("val")]
-    names = {n for e in entries for n, v in e.labels.items() if v is not None}
-    assert set(summary["findings"]["by_finding"]) == names
-    assert len(table) == len(entries) * len(names)
-    for name, row in summary["findings"]["by_finding"].items():
-        own = [r for r in table if r["finding"] == name]
-        assert row["positives"] == sum(r["truth"] == "1" for r in own) == sum(e.labels.get(name) == 1 for e in entries)
-        right = [(r["answered_present"] == "True") == (r["truth"] == "1") for r in own if r["truth"]]
-        found, wanted = row["figures"], np.array([r["truth"] == "1" for r in own if r["truth"]])
-        if wanted.any():
-            assert found["sensitivity"]["value"] == pytest.approx(np.mean(np.array(right)[wanted]))
-    assert summary["bootstrap_samples"] == 20
-    assert summary["headline"]["pairs_all_both_right"] == pytest.approx(
-        summary["findings"]["pairs"]["all"]["both"]["value"], abs=1e-4
-    )
-    assert "finding_micro_f1" in capsys.readouterr().out
-    for name in ("findings_roc.png", "findings_pr.png"):
-        assert (tmp_path / name).stat().st_size > 5000
 
 
 def leaking(cache, to):
