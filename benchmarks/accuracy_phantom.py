@@ -26,7 +26,7 @@ from vol3d.metrics.segmentation import dice
 from vol3d.workflows.evaluate import evaluate
 from vol3d.workflows.prepare import load_recipe
 
-TRAIN_SEED, TEST_SEED = 11, 15  # seeds 12 to 14 are no test any more: settings and rules were chosen on their studies
+TRAIN_SEED, TEST_SEED = 11, 16  # seeds 12 to 15 are no test any more: settings and rules were chosen on their studies
 TIMED_STEPS = 30
 RUNS = {
     "shared": [],

@@ -39,61 +39,67 @@ _MOST: dict[str, int] = {
 _ASK: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # seen, unseen
     "yes_no": (
         ("Is there {a}?", "Does the scan show {a}?", "Is {a} present?", "Can you see {a}?", "Is {a} visible?"),
-        ("Can {a} be identified?", "Is there evidence of {a}?", "Do the images demonstrate {a}?", "Was {a} found?"),
+        (
+            "Does this examination reveal {a}?", "Any sign of {a}?", "Do you detect {a}?",
+            "Please check whether the patient has {a}.",
+        ),
     ),
     "location": (
         ("Where is the {p}?", "Where is the {p} located?", "In which part of the body is the {p}?"),
-        ("What is the location of the {p}?", "Can you tell me where the {p} lies?"),
+        ("Please give the anatomical site of the {p}.", "Whereabouts is the {p}?"),
     ),
     "organ": (
         ("Which organ holds the {p}?", "In which organ is the {p}?", "What organ contains the {p}?"),
-        ("What organ does the {p} lie in?", "To which organ does the {p} belong?"),
+        ("Which organ is affected by the {p}?", "Name the organ harbouring the {p}."),
     ),
     "side": (
         ("On which side is the {p}?", "Which side is the {p} on?", "Is the {p} left or right?"),
         (
-            "Is the {p} right-sided or left-sided?", "Which side of the patient does the {p} lie on?",
-            "The {p}: right or left?",
+            "What is the laterality of the {p}?", "Please specify the side affected by the {p}.",
+            "Does the {p} involve the left or the right?",
         ),
     ),
     "count": (
         ("How many {s} are there?", "How many {s} does the scan show?", "What is the number of {s}?"),
-        ("Tell me how many {s} there are.", "What is the total count of {s}?", "How many {s} were found?"),
+        ("Please count the {s}.", "How many {s} do you see?", "How many separate {s} can be made out?"),
     ),
     "diameter": (
         ("How large is the {p}?", "What is the diameter of the {p}?", "What does the {p} measure?"),
         (
-            "How big is the {p}?", "What is the maximum axial diameter of the {p}?",
-            "What is the longest in-plane measurement of the {p}, in millimetres?",
+            "What size is the {p}?", "How many millimetres across is the {p}?",
+            "Please provide the greatest dimension of the {p} on axial slices.",
         ),
     ),
     "suv": (
         ("What is the SUVmax of the {p}?", "How high is the SUVmax of the {p}?"),
         (
-            "What is the maximum SUV of the {p}?", "What is the highest standardised uptake value within the {p}?",
-            "Please state the SUVmax measured in the {p}.",
+            "What SUVmax does the {p} reach?", "What is the SUV of the hottest voxel in the {p}?",
+            "How intense is the uptake in the {p} (SUVmax)?",
         ),
     ),
     "volume": (
         ("What is the volume of the {p}?", "What volume does the {p} have?"),
         (
-            "What volume was measured for the {p}?", "Could you give the volume of the {p} in ml?",
-            "How much space does the {p} take up, in millilitres?",
+            "How many millilitres does the {p} occupy?", "Please estimate the volume of the {p} in cc.",
+            "What is the volumetric size of the {p}?",
         ),
     ),
     "modality": (
         ("Which imaging modality is this?", "What kind of scan is this?", "Is this a CT or a PET/CT?"),
-        ("Which imaging technique was used?", "Was this patient scanned with CT alone or with PET/CT?"),
+        (
+            "What type of study am I looking at?",
+            "Does this examination include a PET component, or is it CT only?",
+        ),
     ),
     "open": (
         ("What is seen {w}?", "What do you find {w}?", "Describe what is {w}."),
-        ("What does the imaging show {w}?", "Please comment on anything abnormal {w}."),
+        ("Please summarise the findings {w}.", "What abnormalities do you note {w}?", "Anything to report {w}?"),
     ),
 }  # fmt: skip
 
-_SIDED = {"lungs": ("pulmonary", "lung parenchymal"), "kidneys": ("renal", "kidney"),
-          "soft tissue": ("paraspinal", "paraspinous")}  # fmt: skip
-_UPTAKE = {None: ("", ""), "avid": ("FDG-avid ", "FDG-positive "), "non-avid": ("non-avid ", "FDG-negative ")}
+_SIDED = {"lungs": ("pulmonary", "intrapulmonary"), "kidneys": ("renal", "intrarenal"),
+          "soft tissue": ("paraspinal", "paravertebral")}  # fmt: skip
+_UPTAKE = {None: ("", ""), "avid": ("FDG-avid ", "PET-positive "), "non-avid": ("non-avid ", "PET-negative ")}
 
 
 @dataclass(frozen=True)
@@ -292,7 +298,7 @@ def _phrase(query: Query, plural: bool = False) -> Callable[[int, np.random.Gene
     return words
 
 
-_PLURAL = {"lesion": "lesions", "nodule": "nodules", "lymph node": "lymph nodes", "focus": "foci"}
+_PLURAL = {"lesion": "lesions", "nodule": "nodules", "lymph node": "lymph nodes", "abnormality": "abnormalities"}
 _NOUN = re.compile("|".join(_PLURAL))
 
 

@@ -19,14 +19,14 @@ from preprocessing.phantom_lesions import PLACES, SIZES, Lesion, Traits
 Words = tuple[str, ...]
 
 _PAIRED_SEEN = ("{s} {n}", "the {s} {n}", "{n} on the {s}", "{s}-sided {n}", "{n}, {s} side", "patient's {s} {n}")
-_PAIRED_UNSEEN = ("the {n} on the patient's {s}", "all of the {s} {n}", "complete {n} on the {s} side")
+_PAIRED_UNSEEN = ("entire {s} {n}", "full extent of the {s} {n}", "the {s} {n} alone")
 
 
 def _paired(noun: str, adjective: str) -> dict[str, tuple[Words, Words]]:
     return {
         f"{s} {noun}": (
             (*(t.format(s=s, n=noun) for t in _PAIRED_SEEN), f"{s} {adjective} parenchyma"),
-            (*(t.format(s=s, n=noun) for t in _PAIRED_UNSEEN), f"{s}-sided {adjective} parenchyma"),
+            (*(t.format(s=s, n=noun) for t in _PAIRED_UNSEEN), f"{s} {adjective} tissue"),
         )
         for s in ("left", "right")
     }
@@ -36,36 +36,36 @@ ORGAN_WORDS: dict[str, tuple[Words, Words]] = {
     **_paired("lung", "pulmonary"),
     **_paired("kidney", "renal"),
     "lungs": (("lungs", "both lungs", "the lungs", "left and right lung"),
-              ("the two lungs", "bilateral pulmonary parenchyma")),
+              ("both lung fields", "lung tissue bilaterally")),
     "kidneys": (
         ("kidneys", "both kidneys", "the kidneys", "left and right kidney"),
-        ("kidneys on both sides", "right and left renal parenchyma"),
+        ("bilateral kidneys", "the pair of kidneys"),
     ),
     "body": (
         ("body", "the body", "patient's body", "body outline", "contour of the body", "whole patient",
          "silhouette of the patient"),
-        ("whole body", "skin outline of the patient"),
+        ("external contour of the patient", "everything within the skin surface"),
     ),
     "heart": (("heart", "the heart", "cardiac silhouette", "heart with chambers"),
-              ("whole heart", "heart muscle and its chambers")),
+              ("entire cardiac volume", "myocardium together with atria and ventricles")),
     "aorta": (("aorta", "the aorta", "thoracic and abdominal aorta", "aortic trunk"),
-              ("entire aorta", "aorta through chest and abdomen")),
+              ("full length of the aorta", "aorta from the root to the bifurcation")),
     "liver": (("liver", "the liver", "hepatic parenchyma", "whole liver"),
-              ("liver parenchyma", "all segments of the liver")),
+              ("entire liver", "both lobes of the liver")),
     "gallbladder": (
         ("gallbladder", "the gallbladder", "gall bladder", "gallbladder filled with bile", "biliary vesicle",
          "bile-filled sac"),
-        ("gallbladder with its contents", "whole gallbladder"),
+        ("gallbladder wall and lumen", "entire gallbladder"),
     ),
     "spleen": (("spleen", "the spleen", "splenic parenchyma", "whole spleen"),
-               ("entire spleen", "parenchyma of the spleen")),
+               ("splenic tissue", "spleen in its entirety")),
     "stomach": (("stomach", "the stomach", "stomach with its contents"),
-                ("stomach wall plus gastric contents", "entire stomach")),
+                ("gastric wall and lumen", "stomach including any food or fluid in it")),
     "bladder": (
         ("bladder", "urinary bladder", "the bladder", "the urinary bladder"),
-        ("whole urinary bladder", "bladder with the urine inside"),
+        ("urine-filled bladder", "entire urinary bladder"),
     ),
-    "spine": (("spine", "the spine", "vertebral column", "spinal column"), ("entire vertebral column", "bony spine")),
+    "spine": (("spine", "the spine", "vertebral column", "spinal column"), ("backbone", "all visible vertebrae")),
 }  # fmt: skip
 """Seen and unseen wordings of every structure with a mask."""
 
@@ -86,15 +86,17 @@ def _sided(s: str) -> dict[str, PlaceWords]:
     return {
         f"{s} lung": PlaceWords(
             (f"{s} lung",), (f"{s} lung", f"{s} pulmonary"), (f"in the {s} lung", f"of the {s} lung"),
-            (f"{s}-sided pulmonary", f"{s} lung parenchymal"), (f"within the {s} lung", f"in the lung on the {s} side"),
+            (f"{s} intrapulmonary", f"{s}-sided lung"), (f"in the {s} lung field", f"situated in the {s} lung"),
             ("lesion", "nodule")),
         f"{s} kidney": PlaceWords(
             (f"{s} kidney",), (f"{s} kidney", f"{s} renal"), (f"in the {s} kidney", f"of the {s} kidney"),
-            (f"{s}-sided renal", f"{s} renal parenchymal"), (f"inside the {s} kidney", f"involving the {s} kidney")),
+            (f"{s} intrarenal", f"{s}-sided kidney"),
+            (f"in the {s} renal parenchyma", f"arising from the {s} kidney")),
         f"{s} paraspinal": PlaceWords(
             (f"{s} paraspinal",), (f"{s} paraspinal",),
             (f"in the {s} paraspinal muscles", f"in the soft tissues of the {s} back"),
-            (f"{s} paraspinous", f"{s}-sided paraspinal"), (f"in the muscles alongside the spine on the {s}",)),
+            (f"{s} paravertebral", f"{s}-sided paravertebral"),
+            (f"in the {s} paravertebral muscles", f"in the muscle to the {s} of the spine")),
     }  # fmt: skip
 
 
@@ -103,26 +105,28 @@ PLACE_WORDS: dict[str, PlaceWords] = {
     **_sided("right"),
     "lungs": PlaceWords(
         ("left lung", "right lung"), ("lung", "pulmonary"), ("in the lungs", "in either lung"),
-        ("lung parenchymal",), ("within the lungs", "in the lung parenchyma"), ("lesion", "nodule")),
+        ("intrapulmonary",), ("in the pulmonary parenchyma", "in any lobe of the lungs"), ("lesion", "nodule")),
     "kidneys": PlaceWords(
         ("left kidney", "right kidney"), ("renal",), ("in the kidneys", "in either kidney"),
-        ("kidney",), ("inside the kidneys", "involving either kidney")),
+        ("intrarenal",), ("in the renal parenchyma", "in one or both kidneys")),
     "soft tissue": PlaceWords(
         ("left paraspinal", "right paraspinal"), ("soft tissue", "paraspinal"), ("in the paraspinal muscles",),
-        ("paraspinous",), ("in the muscles alongside the spine", "in the back muscles")),
+        ("paravertebral",), ("in the paravertebral muscles", "in the musculature flanking the spine")),
     "liver": PlaceWords(
         ("liver",), ("liver", "hepatic"), ("in the liver", "of the liver"),
-        ("hepatic parenchymal",), ("within the liver", "involving the liver")),
+        ("intrahepatic",), ("in the hepatic parenchyma", "in either lobe of the liver")),
     "spleen": PlaceWords(
         ("spleen",), ("spleen", "splenic"), ("in the spleen", "of the spleen"),
-        ("splenic parenchymal",), ("inside the spleen", "affecting the spleen")),
+        ("intrasplenic",), ("in the splenic parenchyma", "located in the spleen")),
     "mediastinum": PlaceWords(
         ("mediastinum",), ("mediastinal",), ("in the mediastinum", "of the mediastinum"),
-        ("mediastinally located",), ("within the mediastinum", "in the mediastinal space"), ("lesion", "lymph node")),
+        ("intramediastinal",), ("in the mediastinal compartment", "in the space between the lungs"),
+        ("lesion", "lymph node")),
     "spine": PlaceWords(
         ("spine",), ("spinal", "vertebral", "bone"), ("in the spine", "of the spine"),
-        ("osseous",), ("in the bones of the spine", "involving the vertebrae")),
-    "anywhere": PlaceWords(tuple(PLACES), ("",), ("", "anywhere"), (), ("within the scanned area", "on these images")),
+        ("bony", "spinal column"), ("in the vertebral column", "in any of the vertebrae")),
+    "anywhere": PlaceWords(tuple(PLACES), ("",), ("", "anywhere"), (),
+        ("in the imaged volume", "on the current study")),
 }  # fmt: skip
 
 FURTHER_NOUNS = ("anomaly", "finding")
@@ -133,34 +137,38 @@ _UPTAKE: dict[str | None, tuple[Words, Words, Words, Words]] = {  # before, afte
     "avid": (
         ("FDG-avid", "hypermetabolic", "metabolically active"),
         ("with FDG uptake", "with increased FDG uptake"),
-        ("FDG-positive", "tracer-avid"),
-        ("taking up FDG", "with hypermetabolism on PET", "showing raised tracer uptake"),
+        ("PET-positive", "hot"),
+        ("lighting up on PET", "with elevated glucose metabolism", "demonstrating increased radiotracer accumulation"),
     ),
     "non-avid": (
         ("non-avid", "non-FDG-avid", "metabolically inactive"),
         ("without FDG uptake", "without increased FDG uptake"),
-        ("FDG-negative", "metabolically silent"),
-        ("not taking up FDG", "with no tracer uptake above background", "without evidence of hypermetabolism"),
+        ("PET-negative", "non-hypermetabolic"),
+        (
+            "not lighting up on PET",
+            "lacking abnormal radiotracer accumulation",
+            "with only background-level metabolic activity",
+        ),
     ),
 }
 
 _SYNONYMS: dict[str | None, tuple[Words, Words]] = {  # sizes and densities: seen, unseen
     None: (("",), ()),
-    "small": (("small",), ("small-sized", "little")),
-    "medium": (("medium-sized",), ("moderate-sized", "mid-sized")),
-    "large": (("large",), ("big", "bulky")),
-    "hypodense": (("hypodense", "low-attenuation"), ("low-density",)),
-    "hyperdense": (("hyperdense", "high-attenuation"), ("high-density",)),
-    "isodense": (("isodense",), ("isoattenuating",)),
-    "calcified": (("calcified",), ("calcium-containing",)),
-    "solid": (("solid",), ("completely solid",)),
-    "ground-glass": (("ground-glass",), ("nonsolid", "ground-glass-attenuation")),
-    "lytic": (("lytic",), ("osteolytic",)),
-    "sclerotic": (("sclerotic",), ("blastic",)),
+    "small": (("small",), ("smallish", "small-volume")),
+    "medium": (("medium-sized",), ("intermediate-sized", "average-sized")),
+    "large": (("large",), ("sizeable", "voluminous")),
+    "hypodense": (("hypodense", "low-attenuation"), ("hypoattenuating",)),
+    "hyperdense": (("hyperdense", "high-attenuation"), ("hyperattenuating",)),
+    "isodense": (("isodense",), ("equal-density",)),
+    "calcified": (("calcified",), ("calcific",)),
+    "solid": (("solid",), ("purely solid",)),
+    "ground-glass": (("ground-glass",), ("hazy", "GGO-type")),
+    "lytic": (("lytic",), ("lucent",)),
+    "sclerotic": (("sclerotic",), ("osteoblastic",)),
 }
 
 _PLURAL = {"lesion": "lesions", "focal lesion": "focal lesions", "nodule": "nodules", "lymph node": "lymph nodes",
-           "anomaly": "anomalies", "finding": "findings", "focus": "foci"}  # fmt: skip
+           "anomaly": "anomalies", "finding": "findings", "focal abnormality": "focal abnormalities"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -220,7 +228,7 @@ def wordings(query: Query, number: int, limit: int = 10) -> tuple[Words, Words]:
     nouns = place.nouns if query.place == "anywhere" else (*place.nouns, *FURTHER_NOUNS)
     seen = _compose(query, number, nouns, traits, (before, after), place.adjectives, place.after)
     every = _compose(
-        query, number, (*place.nouns, "focus"), [*traits, *new_traits],
+        query, number, (*place.nouns, "focal abnormality"), [*traits, *new_traits],
         ((*before, *new_before), (*after, *new_after)),
         (*place.adjectives, *place.unseen_adjectives), (*place.after, *place.unseen_after),
     )  # fmt: skip

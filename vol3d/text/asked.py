@@ -15,6 +15,7 @@ from vol3d.text.gathered import gathered
 from vol3d.text.grounding import grounding_phrase
 from vol3d.text.meaning import meaning_of
 from vol3d.text.organs import structure_in
+from vol3d.text.plainly import plainly
 from vol3d.text.questions import question_kind
 from vol3d.text.reports import organs_in
 from vol3d.text.things import families_in, thing_spans
@@ -76,7 +77,7 @@ _FRAMES: tuple[re.Pattern[str], ...] = tuple(
         r"(?:please\s)?count\s(?P<x>.+)",
         # size and uptake
         rf"how\s(?:large|big|long|wide|small|thick|avid|hot|extensive|active|tall|deep|hypermetabolic)\s{_BE}\s(?P<x>.+)",
-        rf"how\s(?:high|large|big|much)\s{_BE}\s(?:the\s)?{_ATTRIBUTE}\s(?:of|in)\s(?P<x>.+)",
+        rf"how\s(?:high|large|big|much|intense|strong|marked)\s{_BE}\s(?:the\s)?{_ATTRIBUTE}\s(?:of|in)\s(?P<x>.+)",
         rf"(?:{_TELL}\s)?(?:the\s)?{_ATTRIBUTE}(?:\sin\s(?:ml|mm|cm|hu|hounsfield\sunits|millilit\w+|"
         r"millimet\w+))?\sof\s(?P<x>.+)",
         rf"(?:what|which)\s{_ATTRIBUTE}(?:\sin\s(?:ml|mm|cm))?\s{_DO}\s(?P<x>.+?)\s(?:reach|have|show|measure|take|occupy)",
@@ -167,7 +168,7 @@ def asked_about(question: str) -> str | None:
     Sides and attributes stay in the phrase; articles, question words, ranks and limits ("larger than 1 cm") go. A
     question about a place alone ("What is seen in the liver?", "Is the liver normal?") is about a lesion there.
     """
-    text = " ".join(question.split()).strip(" ?.!")
+    text = plainly(question).strip(" ?.!")
     if not re.search(r"\w", text) or question_kind(text) == "modality":
         return None
     text = numbers_asked(_POLITE.sub("", text)).rest

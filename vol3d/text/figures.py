@@ -47,7 +47,7 @@ _FIGURES: tuple[tuple[Figure, str], ...] = (
      r"hypermetabolic)\b"),
     ("mean", r"\b(?:mean|average)\s(?:axial\s)?(?:diameter|size)"),
     ("short", r"\bshort(?:est)?[ -](?:axial\s)?(?:ax[ei]s|diameter)|\bsmallest\s(?:axial\s)?diameter|\bminor\sax[ei]s"),
-    ("volume", r"(?<!-)\bvolumes?\b|\bvolumetric|\bvoluminous\b|\bmillilit\w+|\bml\b|\bcc\b|"
+    ("volume", r"(?<!-)\bvolumes?\b|\bvolumetric|\bhow\svoluminous\b|\bmillilit\w+|\bml\b|\bcc\b|"
      r"\bcubic\scentimet\w+"),
     ("dimensions", r"\bdimensions\b|\bboth\sdiameters\b"),
     ("size", r"\bhow\s(?:large|big|long|small|much)\b|\bmeasure(?:[sd]|ments?)?\b|\blong(?:est)?\sax[ei]s|"

@@ -18,7 +18,15 @@ _ASKS = re.compile(
     r"body|patient|imaging|pet/ct|mm|cm|ml|cc|cubic|millilit\w+|millimet\w+|centimet\w+|across|diameters?|dimensions?|"
     r"extent|size|volum(?:e|etric)|long(?:est)?(?:-axis)?|maxim(?:um|al)|greatest|axial|in-plane|axis|length|wide|width|"
     r"suv(?:max)?|value|peak|measurements?|take|takes|space|amount|room|anything|wrong|abnormal|account|evidence|signs?|any|for|by|or|as|if|whether|so|here|your|"
-    r"my|their|large|big|high|highest|most|at",
+    r"my|their|high|highest|most|at|involve[sd]?|affect(?:s|ed|ing)?|check|confirm|verify|look(?:s|ing|ed)?|"
+    r"made?|making|review|search|find(?:s|ing)?|found|spot(?:s|ted)?|discern(?:s|ed|ible)?|delineate[sd]?|exhibit(?:s|ed|ing)?|"
+    r"hosts?|hosting|include[sd]?|including|cover(?:s|ed|ing)?|locali[sz](?:e|es|ed|able)|locat(?:e|ion|ed)|situated|"
+    r"cent(?:re|er)ed|seated|establish|decide|clarify|mention|present(?:s|ed)?|appear(?:s|ing)?|occurs?|exists?|"
+    r"features?|comprises?|spans?|acquired|performed|obtained|taken|kindly|know|let|need|want|like|wish|question|answer|"
+    r"types?|kinds?|sorts?|components?|voxels?|pixels?|slices?|planes?|sections?|scans?|stud(?:y|ies)|series|exam\w*|"
+    r"current|today's|available|given|entire|overall|level|activity|intensity|intense|reading|recorded|figure|he|she|"
+    r"his|her|him|one|ones|got|get|gets|anywhere|somewhere|particular|specific|certain|really|actually|currently|now|"
+    r"also|just|kindly|side|sided|affected|concerned|cubic|cc|millimetres?|millilitres?|capacity|bulk",
     re.I,
 )
 """Words of questions. None may tell one lesion from another."""
@@ -31,7 +39,8 @@ _SIDES = re.compile(
 )
 """What a question about the side may offer."""
 _FIGURE = re.compile(
-    r"\b(?:(?:highest|maximum|maximal|peak|mean|average)\s)?standardi[sz]ed\suptake(?:\svalues?)?\b|\btakes?\sup\b",
+    r"\b(?:(?:highest|maximum|maximal|peak|mean|average)\s)?standardi[sz]ed\suptake(?:\svalues?)?\b|\btakes?\sup\b|\bhow\s(?:large|big)\b|"
+    r"\bhow\s(?:intense|strong|high|marked|hot)\s(?:is|are)\s(?:the\s)?(?:(?:fdg|tracer|metabolic)\s)?(?:uptake|activity)\b",
     re.I,
 )
 _IN_SCAN = re.compile(r"\b(?:in|on|from|by)\s(?:(?:the|this|these|his|her)\s)?(?:imaging|ct|pet(?:/ct)?)(?=$|\s)", re.I)

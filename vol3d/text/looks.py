@@ -16,13 +16,15 @@ _TAKEN_UP = (
 )
 _TRACER = r"(?:fdg|(?:radio)?tracer|pet|psma|dota\w*|glucose)"
 _ABOVE = r"(?: (?:above|over|beyond) (?:the )?background\b)"
-_THING = r"(?= (?:focal |lesion|nodule|node|mass|focus|foci|spot|lymph|abnormal|anomal))"
+_THING = r"(?= (?:[\w-]+ ){0,3}(?:lesion|nodule|node|mass|focus|foci|spot|lymph|abnormal|anomal|finding))"
 _UPTAKES: tuple[tuple[Uptake, re.Pattern[str]], ...] = (
     ("non-avid", re.compile(
         rf"\b(?:{_TRACER} )?(?:non|not|never)[- ]?(?:longer |clearly )?(?:{_TRACER}[- ])?"
         r"(?:avid|hypermetabolic|active)\b|"
         r"metabolically (?:inactive|silent|quiet|cold)|\bhypometabolic\b|\bphotopenic\b|\b(?:non-?|a)metabolic\b|"
-        rf"\b{_TRACER}[- ](?:negative|cold)\b|\bcold{_THING}|\bnot (?:taking up|accumulating) {_TRACER}\b|"
+        rf"\b{_TRACER}[- ](?:negative|cold)\b|\bcold{_THING}|"
+        r"\bcold on (?:the )?pet\b|"
+        rf"\bnot (?:taking up|accumulating) {_TRACER}\b|"
         rf"\b(?:does|do|did) not (?:show|demonstrate|have|display|take up|accumulate)(?: \w+){{0,3}}? ?"
         rf"(?:{_TAKEN_UP}|fdg|tracer)\b|"
         r"\b(?:without|no|lack(?:s|ing)?|absent|devoid of|free of)(?: \w+){0,2}? ?"

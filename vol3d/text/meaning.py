@@ -19,6 +19,7 @@ from vol3d.text.looks import (
 )
 from vol3d.text.mentions import laterality
 from vol3d.text.organs import SIDES, Side, structure_named
+from vol3d.text.plainly import plainly
 from vol3d.text.reports import organs_in
 
 _SORTS: dict[str, re.Pattern[str]] = {
@@ -42,7 +43,7 @@ _VERTEBRAE = re.compile(r"vertebra(?:l|e)?")
 _PLAIN = re.compile(
     r"an?|the|all|any|some|every|of|in|on|at|to|and|or|within|inside|throughout|from|which|that|is|are|located|situated|"
     r"affecting|involving|inside|based|back|scanned|one|space|soft-tissue|lying|seen|visible|present|found|focal|(?:left|right)(?:-sided)?|sided?|both|either|bilateral(?:ly)?|parenchymal?|tissues?|"
-    r"substance|fields?|compartment|muscles?|muscular|musculature|columns?|bod(?:y|ies)|organ|anywhere|imaged|shown|region|area|"
+    r"arising|originating|growing|substance|fields?|compartment|muscles?|muscular|musculature|columns?|bod(?:y|ies)|organ|anywhere|imaged|shown|region|area|"
     r"this|these|scans?|stud(?:y|ies)|images?|examinations?|exam",
     re.I,
 )
@@ -72,6 +73,7 @@ class Meaning:
 
 def meaning_of(phrase: str) -> Meaning | None:
     """What a phrase means; None if it names no lesion, several places, or holds a word that is not understood."""
+    phrase = plainly(phrase)
     text = " ".join(_INSIDE.sub("", phrase).split())
     if says_what_is_not_measured(text):
         return None

@@ -80,7 +80,7 @@ def structure_in(phrase: str) -> Structure | None:
 
 _WHOLE = re.compile(
     r"the|an?|its|whole|entire|entirety|complete|full|total|all|of|in|on|to|as|at|side|sided|left|right|patient'?s?|"
-    r"located|situated|lying|tissue|parenchymal?|organ|gland"
+    r"located|situated|lying|tissue|parenchymal?|organ|gland|extent|length|volume|visible|alone|both|sides|two|and|pair"
 )
 """Words beside a structure's own that leave it whole; a wall, an apex, a lobe or a tumour are something else."""
 
@@ -91,6 +91,22 @@ def names_the_whole(phrase: str, structure: Structure) -> bool:
     for word in sorted(structure.words, key=len, reverse=True):
         text = re.sub(rf"\b{re.escape(word)}\b", " ", text)
     return all(_WHOLE.fullmatch(word) for word in re.findall(r"[\w']+", text))
+
+
+def pair_named(phrase: str) -> str | None:
+    """The structure of which a phrase names both, all of it, and nothing else: "both kidneys" -> "kidney"."""
+    text = phrase.lower()
+    named = structure_named(text)
+    if named is None or len(re.findall(r"[\w']+", text)) > 8:
+        return None
+    own = [s for s in structures().values() if s.side is not None and s.name == f"{named[0]}_{s.side}"]
+    left_and_right = re.search(r"\bleft\b", text) and re.search(r"\bright\b", text)
+    plural = re.search(r"\b(?:both|two|bilateral|pair)\b", text) or named[1].endswith("s") or left_and_right
+    one_side = bool(re.search(r"\bleft\b", text)) != bool(re.search(r"\bright\b", text))
+    if not own or not plural or one_side or " or " in text:
+        return None
+    rest = text.replace("bilateral", " ")
+    return named[0] if names_the_whole(rest, own[0]) else None
 
 
 def class_phrases(class_name: str) -> tuple[str, ...]:

@@ -41,21 +41,26 @@ _KIND_RULES: tuple[tuple[QuestionKind, str], ...] = (
      r"\bwas (?:the|this) patient (?:scanned|imaged|examined) with|"
      r"\b(?:which|what) (?:kind|type|sort) of (?:scan|imaging|study|exam\w*)|"
      r"\bCT (?:alone |only )?or (?:(?:a|with|by) )?PET|\bPET(?:/CT)? or (?:a )?CT|"
+     r"\bpet (?:component|part|data|information)\b|\bCT only\b|"
      r"\bhow was this (?:image|scan|study)|\bwhich scanner|\bacquired with\b"),
-    ("side", r"\b(?:which|what) side\b|\bleft(?:[ -]sided?)? or (?:the |on the )*right\b|"
+    ("side", r"\b(?:which|what) side\b|\bthe side (?:affected|involved|concerned)\b|"
+     r"\bleft(?:[ -]sided?)? or (?:the |on the )*right\b|"
      r"\bright(?:[ -]sided?)? or (?:the |on the )*left\b|"
      r"\blaterality\b|\bleft, right or\b|^(?:state|specify|give|name|indicate|report) the side\b|"
      r"\bthe left or (?:on )?(?:the )?right\b"),
-    ("yes_no", r"^(?:is|are|was|were|does|do|did|has|have|had|can|could|any|will|would|should)\b"),
+    ("yes_no", r"^(?:is|are|was|were|does|do|did|has|have|had|can|could|any|will|would|should)\b|"
+     r"^(?:check|confirm|verify|look|see|determine|assess|establish|find out|tell me|say|state)(?: \w+){0,2}? "
+     r"(?:whether|if)\b"),
     ("organ", r"\b(?:which|what|(?:name|state|identify|give|specify) the) (?:\w+ )?(?:organs?|structures?)\b|"
-     r"\borgans? (?:is|are|of|holds?|contains?)\b"),
+     r"\borgans? (?:is|are|of|that|which|affected|involved|harbou?r\w*|holds?|contains?)\b"),
     ("location", r"\bwhere(?:abouts)?\b|\blocali[sz]e|\b(?:site|position) of\b|\blocat(?:ed|ion|e)\b|"
      r"\b(?:which|what) (?:\w+ )?(?:part|region|place|site|lobe)\b|"
      r"\bsituated\b"),
 )  # fmt: skip
 _POLITE = re.compile(
-    r"^(?:please )?(?:can|could|would|will) you (?:please )?(?=(?:tell|state|report|specify|indicate|show me|point|"
-    r"give|describe|name|count|locali[sz]e|measure|list|estimate|calculate|summari[sz]e)\b)"
+    r"^(?:please )?(?:(?:can|could|would|will) you (?:please )?)?(?=(?:tell|state|report|specify|indicate|show me|"
+    r"point|give|describe|name|count|locali[sz]e|measure|list|estimate|calculate|summari[sz]e|provide|check|confirm|verify|"
+    r"determine|identify)\b)"
 )
 _REFUSED = re.compile(r"^\w+(?: \w+)? can(?:not|'t) (?:be )?(?:answer|measure|tell|say|determine|assess)\w*\b")
 _OUTSIDE = re.compile(

@@ -12,6 +12,7 @@ from vol3d.text.asked_numbers import NumbersAsked, numbers_asked
 from vol3d.text.asked_words import asks_for_change, unknown_words
 from vol3d.text.looks import says_what_is_not_measured
 from vol3d.text.organs import SIDES, structure_in
+from vol3d.text.plainly import plainly
 from vol3d.text.questions import question_kind
 from vol3d.text.things import families_in, specific_families
 from vol3d.text.uptake import needs_pet
@@ -42,14 +43,16 @@ class Answerer:
 
     def __call__(self, questions: Sequence[str], context: Context) -> list[Answer]:
         """All answers, after one pass over the study for everything they ask about."""
-        phrases = [p for q in questions if (p := self._about(q))]
+        plain = [plainly(question) for question in questions]
+        phrases = [p for q in plain if (p := self._about(q))]
         phrases += [p for phrase in phrases if (p := plain_phrase(phrase, self.known))]
         places = [p for phrase in phrases for p in self.places.of(phrase) or []]
         self.evidence.ask([*phrases, *places, *(t.phrase for t in self.known.plain), *self.known.sites.values()])
         drafts: Sequence[str | None] = [None] * len(questions)
         if self.writer is not None:
-            drafts = self.writer.write_answers(self.entry, [self._as_trained(q) for q in questions], context)
-        return [self._answer(question, drafted) for question, drafted in zip(questions, drafts, strict=True)]
+            drafts = self.writer.write_answers(self.entry, [self._as_trained(q) for q in plain], context)
+        answers = [self._answer(question, drafted) for question, drafted in zip(plain, drafts, strict=True)]
+        return [replace(a, question=question) for question, a in zip(questions, answers, strict=True)]
 
     def _answer(self, question: str, drafted: str | None) -> Answer:
         kind, phrase, asked = question_kind(question), self._about(question), numbers_asked(question)

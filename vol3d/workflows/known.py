@@ -10,7 +10,8 @@ from functools import cached_property
 from vol3d.checkpoint import Checkpoint
 from vol3d.text.meaning import Meaning, is_of_many, meaning_of
 from vol3d.text.mentions import laterality
-from vol3d.text.organs import SIDES, names_the_whole, structure_in, structures
+from vol3d.text.organs import SIDES, names_the_whole, pair_named, structure_in, structures
+from vol3d.text.plainly import plainly
 from vol3d.text.reports import organs_in
 from vol3d.text.statements import SideWord
 from vol3d.text.things import FOCAL, NODE, families_in
@@ -155,6 +156,7 @@ class Known:
         ("splenic tissue", "kidney located on the left") or for the same lesion ("abnormality in the paravertebral
         muscles" as "paraspinal lesion"), and "intrarenal" as "renal" where only the latter was trained.
         """
+        phrase = phrase if phrase in self.trained else plainly(phrase)
         if phrase in self.trained:
             return phrase
         if (meaning := meaning_of(phrase)) is not None:
@@ -167,6 +169,8 @@ class Known:
         structure = None if families_in(phrase) else structure_in(phrase)
         if structure is not None and structure.name in self.sites and names_the_whole(phrase, structure):
             return self.sites[structure.name]
+        if (pair := pair_named(phrase)) is not None and pair in self._pairs:
+            return self._pairs[pair]
 
         def known(match: re.Match[str]) -> str:
             whole, rest = match[0].lower(), match[1].lower()
@@ -196,6 +200,12 @@ class Known:
             if (meaning := meaning_of(phrase)) is not None:
                 out.setdefault((meaning, is_of_many(phrase)), phrase)
         return out
+
+    @cached_property
+    def _pairs(self) -> dict[str, str]:
+        """By structure that comes in pairs, the shortest of the trained phrases for both."""
+        named = [(pair_named(p), p) for p in sorted(self.trained, key=_plainness, reverse=True)]
+        return {pair: phrase for pair, phrase in named if pair is not None}
 
     @cached_property
     def words(self) -> frozenset[str]:
