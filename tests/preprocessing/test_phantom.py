@@ -17,6 +17,7 @@ from vol3d.errors import ConfigError
 from vol3d.metrics.subgroups import ATTRIBUTES
 from vol3d.text.grounding import grounding_phrase
 from vol3d.text.looks import uptake_of
+from vol3d.text.plainly import plainly
 from vol3d.text.reports import sentences
 from vol3d.types import Array
 
@@ -168,7 +169,7 @@ ORGAN_WORDS = {
 
 
 def speaks_of(phrase: str, finding: dict) -> bool:
-    text = phrase.lower()
+    text = plainly(phrase.lower())
     for words, known in (
         ("muscles alongside the spine|back muscles|paraspinous", "paraspinal"), ("osseous", "bone"),
         ("hypoattenuating|low-attenuation|low-density", "hypodense"), ("calcific(?!i)|calcium-containing", "calcified"),
@@ -186,14 +187,14 @@ def speaks_of(phrase: str, finding: dict) -> bool:
         if finding["uptake"] != "non-avid":
             return False
     elif (
-        re.search(r"avid|(?:pet|fdg)-positive|metaboli|accumulation|uptake|taking up", text)
+        re.search(r"avid|(?:pet|fdg)-positive|metaboli|accumulation|uptake|taking up|\bhot\b", text)
         and finding["uptake"] != "avid"
     ):
         return False
     sizes = {
         "small": "small|little",
-        "medium": "medium|intermediate|mid-|moderate",
-        "large": r"\blarge|sizeable|big|bulky",
+        "medium": "medium|intermediate|mid-|moderate|average",
+        "large": r"\blarge|sizeable|big|bulky|voluminous",
     }
     if any(re.search(words, text) and finding["size"] != size for size, words in sizes.items()):
         return False

@@ -35,7 +35,8 @@ _PLAIN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\b(?:urine|fluid|bile|air|gas|food|contrast)-filled\s(?=(?:urinary\s)?bladder|gall\s?bladder|stomach)", ""),
         (r"\s(?:including|with|and)\s(?:(?:any|all|its|the)\s)*(?:contents?|food|fluid|urine|bile)"
          r"(?:\s(?:or|and)\s(?:contents?|food|fluid|gas|air|urine|bile))*(?:\s(?:in|inside|within)\sit)?$", ""),
-        (r"(?<=\w)\s(?:walls?\sand\s(?:lumen|contents?|cavity)|(?:lumen|cavity|contents?)\sand\swalls?)$", ""),
+        (r"\b(gall\s?bladder|bladder|stomach|gastric|aorta|aortic|bowel|o?esophagus)\s(?:walls?\sand\s(?:lumen|contents?|"
+         r"cavity)|(?:lumen|cavity|contents?)\sand\swalls?)$", r"\1"),
         (r"\b(?:(?:the\s)?(?:myocardium|heart\smuscle)\s(?:together\swith|including|with|and)\s)?(?:the\s|all\s)?(?:both\s)?"
          r"(?:atria\sand\s(?:both\s|the\s)?ventricles|(?:four\s)?(?:heart|cardiac)\schambers)"
          r"(?:\sand\s(?:the\s)?(?:myocardium|heart\smuscle))?$", "heart"),
@@ -52,7 +53,8 @@ _PLAIN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\b(?:that\s)?(?:lights|lighting|lit)\sup(?:\son\s(?:the\s)?pet)?\b", "with FDG uptake"),
         (r"\b(?:with|showing|at)\s(?:only|just|merely|no\smore\sthan)\s(?:background|blood[- ]pool)"
          rf"(?:[- ](?:levels?|like))?(?:\sof)?\s{_TRACER}{_ACTIVITY}\b", "without FDG uptake"),
-        (rf"\b(?:increased|raised|elevated|enhanced|heightened)\s{_TRACER}{_ACTIVITY}\b", "elevated FDG uptake"),
+        (rf"\b(?:increased|raised|enhanced|heightened)\s{_TRACER}(?:activity|metabolism|accumulation)\b",
+         "elevated FDG uptake"),
         (r"\bhazy\b|\bggo(?:-type)?\b", "ground-glass"),
         (r"\b(small|large)-volume\b", r"\1"),
         # figures

@@ -16,6 +16,7 @@ from vol3d.text.figures import figure_in, not_measured
 from vol3d.text.labeler import find_mentions, finding_names, label_findings
 from vol3d.text.mentions import Quantity, laterality, quantities
 from vol3d.text.organs import SIDES
+from vol3d.text.plainly import plainly
 from vol3d.text.reports import organs_in
 
 QuestionKind = Literal["yes_no", "location", "organ", "side", "count", "size", "modality", "open"]
@@ -126,7 +127,7 @@ def question_kind(question: str) -> QuestionKind:
     Raises:
         QuestionError: no words.
     """
-    text = " ".join(question.lower().split()).strip(" ?.!")
+    text = plainly(question.lower()).strip(" ?.!")
     if not re.search(r"\w", text):
         raise QuestionError(f"expected a question in words, found {question!r}")
     text = _POLITE.sub("", text)
