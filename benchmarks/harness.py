@@ -7,6 +7,7 @@ does falls on both. Where a row says "per core", CPU seconds of the process are 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import multiprocessing
 import operator
@@ -175,9 +176,15 @@ def alone(function: Callable[..., Any], *args: Any) -> Any:
 
 
 class Peak:
-    """How far the resident memory of this process rises inside the block, in bytes, beyond what it was before."""
+    """How far the resident memory of this process rises inside the block, in bytes, beyond what it was before.
+
+    Freed memory that the allocator still holds goes back to the system first: what came before the block would
+    otherwise lend its memory to what is measured, a different amount each time.
+    """
 
     def __enter__(self) -> Peak:
+        if sys.platform == "linux":
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
         self._stop, self.bytes, self._before = threading.Event(), 0, _resident()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
