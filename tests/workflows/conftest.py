@@ -17,7 +17,7 @@ TINY = [
     "train.steps=4", "train.checkpoint_every=2", "train.precision=fp32", "train.batch_size=2", "train.log_every=1",
     "data.workers=0", "data.patch_size=[32, 32, 32]", "data.phrases_per_patch=3", "data.foreground_fraction=1.0",
     "model.encoder.features=[4, 8, 16]", "model.encoder.blocks=[1, 1, 1]", "model.width=8", "model.heads=2",
-    "train.validate_every=0",
+    "train.validate_every=0", "predict.overlap=0.25",
 ]  # fmt: skip
 
 
