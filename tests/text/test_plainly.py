@@ -45,6 +45,11 @@ def test_the_same_is_meant(said, plain):
         "hottest lesion in the liver",
         "Has the nodule increased since the previous study?",
         "increased density of the left lung",
+        "Is one of the kidneys missing?",
+        "hazy mesenteric fat",
+        "cyst with fluid",
+        "nodule (in lung)",
+        "dilated cardiac chambers",
     ],
 )
 def test_what_says_more_stays_as_it_is(text):

@@ -20,10 +20,10 @@ _PLAIN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\b(?:imaged|scanned|examined|covered|acquired|reconstructed|displayed)\svolumes?\b", "scan"),
         (rf"\b(?:current|present|available|given|provided|latest|today's|actual)\s{_SCAN}", ""),
         # places
-        (r"\b(?:any|either|each|every|one|both|all|some)\s(?:of\s)?(?:the\s)?lobes?\sof\s(?:the\s)?"
+        (r"\b(?:any|either|each|every|both|all)\s(?:of\s)?(?:the\s)?lobes?\sof\s(?:the\s)?"
          r"(liver|lungs?)\b",
          r"the \1"),
-        (r"\b(?:any|each|every|one|some)\s(?:part\s)?of\s(?:the\s)?(vertebrae|lungs|kidneys|bones|muscles)\b",
+        (r"\b(?:any|each|every)\s(?:part\s)?of\s(?:the\s)?(vertebrae|lungs|kidneys|bones|muscles)\b",
          r"the \1"),
         (r"\b(?:one\sor\sboth|either\sor\sboth|one\sor\sother)(?:\sof\sthe)?\s(lungs|kidneys|sides)\b", r"the \1"),
         (rf"\b(?:muscles?|musculature|muscular\stissues?|soft\stissues?)\s(?:{_NEXT_TO}|(?:to|on)\seither\sside\sof)\s"
@@ -33,11 +33,12 @@ _PLAIN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\b(?:space|compartment|region|area|tissues?)\sbetween\s(?:the\s|both\s|the\stwo\s)?lungs\b", "mediastinum"),
         # whole structures
         (r"\b(?:urine|fluid|bile|air|gas|food|contrast)-filled\s(?=(?:urinary\s)?bladder|gall\s?bladder|stomach)", ""),
-        (r"\s(?:including|with|and)\s(?:(?:any|all|its|the)\s)*(?:contents?|food|fluid|urine|bile)"
-         r"(?:\s(?:or|and)\s(?:contents?|food|fluid|gas|air|urine|bile))*(?:\s(?:in|inside|within)\sit)?$", ""),
+        (r"\b(gall\s?bladder|bladder|stomach|bowel|colon|o?esophagus)\s(?:including|together\swith|along\swith)\s"
+         r"(?:(?:any|all|its|the)\s)*(?:contents?|food|fluid|urine|bile)(?:\s(?:or|and)\s(?:contents?|food|fluid|gas|air|urine|"
+         r"bile))*(?:\s(?:in|inside|within)\sit)?$", r"\1"),
         (r"\b(gall\s?bladder|bladder|stomach|gastric|aorta|aortic|bowel|o?esophagus)\s(?:walls?\sand\s(?:lumen|contents?|"
          r"cavity)|(?:lumen|cavity|contents?)\sand\swalls?)$", r"\1"),
-        (r"\b(?:(?:the\s)?(?:myocardium|heart\smuscle)\s(?:together\swith|including|with|and)\s)?(?:the\s|all\s)?(?:both\s)?"
+        (r"^(?:(?:the\s)?(?:myocardium|heart\smuscle)\s(?:together\swith|including|with|and)\s)?(?:the\s|all\s)?(?:both\s)?"
          r"(?:atria\sand\s(?:both\s|the\s)?ventricles|(?:four\s)?(?:heart|cardiac)\schambers)"
          r"(?:\sand\s(?:the\s)?(?:myocardium|heart\smuscle))?$", "heart"),
         (r"\baorta\sfrom\s(?:the\s)?(?:aortic\s)?(?:root|valve)\s(?:down\s)?to\s(?:the\s)?(?:\w+\s)?bifurcation$",
@@ -55,12 +56,13 @@ _PLAIN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
          rf"(?:[- ](?:levels?|like))?(?:\sof)?\s{_TRACER}{_ACTIVITY}\b", "without FDG uptake"),
         (rf"\b(?:increased|raised|enhanced|heightened)\s{_TRACER}(?:activity|metabolism|accumulation)\b",
          "elevated FDG uptake"),
-        (r"\bhazy\b|\bggo(?:-type)?\b", "ground-glass"),
+        (r"\bhazy(?=\s(?:[\w-]+\s){0,3}(?:lesion|nodule|mass|focus|foci|opacit|abnormal|anomal|area))|\bggo(?:-type)?(?=\s)",
+         "ground-glass"),
         (r"\b(small|large)-volume\b", r"\1"),
         # figures
         (r"\b(?:of|in|at)\s(?:the|its)\s(?:hottest|brightest|most\sintense|most\sactive)\s(?:voxel|pixel|point|spot)\b",
          "maximum"),
-        (r"\s\((?:suv\s?max|in\s\w+|longest\s(?:axial\s)?diameter|mm|ml|cm)\)", ""),
+        (r"\s\((?:suv\s?max|in\s(?:mm|cm|ml|cc|suv)|longest\s(?:axial\s)?diameter|mm|ml|cm)\)", ""),
     )
 )  # fmt: skip
 
