@@ -12,7 +12,10 @@ from vol3d.text.slots import take_numbers
 from vol3d.volume import Volume
 from vol3d.workflows.drafts import Draft
 from vol3d.workflows.equivalent_reports import even_sample, report_again
+from vol3d.workflows.evaluate_consistency import stated
 from vol3d.workflows.evaluate_drafts import UNSIZED, score_drafts
+from vol3d.workflows.printed import printed_text
+from vol3d.workflows.records import load_record
 from vol3d.workflows.variants import CT_NOISE_HU, KINDS
 
 
@@ -110,8 +113,14 @@ def test_reports_of_equivalent_inputs_are_in_the_summary(evaluated):
         assert headline[f"consistency_{kind}_identical"] == table[kind]["identical"]["value"]
         folder = evaluated.folder / "out" / "reports-changed" / kind
         assert sorted(p.name for p in folder.iterdir()) == sorted(evaluated.studies)
-    # its voxels stay the same; only what pads the cache's CT counts as scanned now, and the model sees that
-    assert table["orientation"]["overlap"]["value"] >= max(0.5, table["shift"]["overlap"]["value"])
+        before, after = (stated_in(f, evaluated.studies) for f in (evaluated.folder / "out" / "reports", folder))
+        shared = [len(a & b) / len(a | b) if a | b else 1.0 for a, b in zip(before, after, strict=True)]
+        assert table[kind]["overlap"]["value"] == pytest.approx(np.mean(shared))
+        assert table[kind]["identical"]["value"] == np.mean([a == b for a, b in zip(before, after, strict=True)])
+
+
+def stated_in(folder, studies):
+    return [set(stated(printed_text(load_record(folder / study)))) for study in studies]
 
 
 def test_learned_and_unsized_scores_are_in_the_summary(evaluated):
