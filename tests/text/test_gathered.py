@@ -67,7 +67,7 @@ def test_a_place_stands_for_a_lesion_in_it(question):
 @pytest.mark.parametrize(
     ("question", "figure"),
     [("How many cubic centimetres is the liver lesion?", "volume"), ("How many cc does the lesion measure?", "volume"),
-     ("What is the highest SUV in the liver lesion?", "suv_max"), ("How many mm across is the lesion?", None)],
+     ("What is the highest SUV in the liver lesion?", "suv_max"), ("How many mm across is the lesion?", "size")],
 )  # fmt: skip
 def test_the_figure_is_understood(question, figure):
     assert numbers_asked(question).figure == figure

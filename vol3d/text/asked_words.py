@@ -13,11 +13,11 @@ from vol3d.text.things import thing_spans
 
 _CHANGE = re.compile(
     r"\b(?:chang(?:e|es|ed|ing)|grow(?:s|n|ing|th)?|shr(?:ink|inks|ank|unk|inking)|respon(?:d|ds|ded|ding|se)|recur\w*|"
-    r"relaps\w*|evol\w+|improv\w+|wors\w+|unchanged|progress\w*|regress\w*|doubling|follow-?up|stable)\b",
+    r"relaps\w*|evol\w+|improv\w+|wors\w+|unchanged|rose|risen|dropped|fell|fallen|did\b.*\srise|progress\w*|regress\w*|doubling|follow-?up|stable)\b",
     re.I,
 )
 _NO_CHANGE = re.compile(
-    r"\b(?:enlarged|comparatively|(?:first|last|previous|next)(?=\s(?:\w+\s)?(?:slice|image)s?\b)|"
+    r"\b(?:enlarged|comparatively|grow(?:s|ing)?(?=\s(?:in|on|within|inside|from|out)\b)|(?:first|last|previous|next)(?=\s(?:\w+\s)?(?:slice|image)s?\b)|"
     r"smaller(?=\sthan\s(?!in\b|on\b|at\b|before|last|prev|prior|earlier)))\b",
     re.I,
 )

@@ -50,7 +50,8 @@ _FIGURES: tuple[tuple[Figure, str], ...] = (
     ("volume", r"(?<!-)\bvolumes?\b|\bvolumetric|\bhow\svoluminous\b|\bmillilit\w+|\bml\b|\bcc\b|"
      r"\bcubic\scentimet\w+"),
     ("dimensions", r"\bdimensions\b|\bboth\sdiameters\b"),
-    ("size", r"\bhow\s(?:large|big|long|small|much)\b|\bmeasure(?:[sd]|ments?)?\b|\blong(?:est)?\sax[ei]s|"
+    ("size", r"\bhow\s(?:large|big|long|small|much)\b|\bhow\smany\s(?:mm|cm|millimet\w+|centimet\w+)\b|"
+     r"\bmeasure(?:[sd]|ments?)?\b|\blong(?:est)?\sax[ei]s|"
      r"\b(?:sizes?|diameters?|extent|dimension|length)\b"),
 )  # fmt: skip
 _MEASURED = tuple((figure, re.compile(pattern, re.I)) for figure, pattern in _FIGURES)

@@ -44,7 +44,7 @@ _PLAIN = re.compile(
     r"an?|the|all|any|some|every|of|in|on|at|to|and|or|within|inside|throughout|from|which|that|is|are|located|situated|"
     r"affecting|involving|inside|based|back|scanned|one|space|soft-tissue|lying|seen|visible|present|found|focal|(?:left|right)(?:-sided)?|sided?|both|either|bilateral(?:ly)?|parenchymal?|tissues?|"
     r"arising|originating|growing|substance|fields?|compartment|muscles?|muscular|musculature|columns?|bod(?:y|ies)|organ|anywhere|imaged|shown|region|area|"
-    r"this|these|scans?|stud(?:y|ies)|images?|examinations?|exam",
+    r"this|these|ct|scans?|stud(?:y|ies)|images?|examinations?|exam",
     re.I,
 )
 """Words that narrow nothing; "wall", "apex", "cortex" or "peripheral" would."""

@@ -80,7 +80,8 @@ def structure_in(phrase: str) -> Structure | None:
 
 _WHOLE = re.compile(
     r"the|an?|its|whole|entire|entirety|complete|full|total|all|of|in|on|to|as|at|side|sided|left|right|patient'?s?|"
-    r"located|situated|lying|tissue|parenchymal?|organ|gland|extent|length|volume|visible|alone|both|sides|two|and|pair"
+    r"located|situated|lying|tissue|parenchymal?|organ|gland|extent|length|volume|visible|alone|both|sides|two|and|pair|outline|"
+    r"contour|together|vessel"
 )
 """Words beside a structure's own that leave it whole; a wall, an apex, a lobe or a tumour are something else."""
 

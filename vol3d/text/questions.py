@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from typing import Literal, get_args
+
+import yaml
 
 from vol3d.errors import Vol3dError
 from vol3d.text.figures import figure_in, not_measured
@@ -26,42 +30,11 @@ NOT_IN_VIEW = "not in the field of view"
 RELATIVE_TOLERANCE = 0.1
 """Of a number whose question names no tolerance."""
 
-_KIND_RULES: tuple[tuple[QuestionKind, str], ...] = (
-    ("count", r"^(?:please )?count\b|\bhow many (?!ml\b|mm\b|cm\b|cc\b|millilit|millimet|centimet|cubic)|"
-     r"(?<!slice )\b(?:number|count) of\b"),
-    ("size", r"\bhow (?:large|big|long|wide|small|thick|avid|hot|much|voluminous)\b|"
-     r"\bhow many (?:ml|mm|cm|cc|millilit|millimet|centimet|cubic)|\bmeasure[sd]?\b|\bsuv|"
-     r"\bstandardi[sz]ed uptake|(?<!-)\b(?:size|diameter|volume|extent|dimensions?|length|measurements?)\b|"
-     r"\bhow much (?:space|room|volume)\b|"
-     r"^(?:what|which) (?:is|are) (?:the )?(?:\w+ )?"
-     r"(?:largest|biggest|smallest|hottest|most (?:\w+-)?avid)\b(?! (?:organ|structure))"),
-    ("modality", r"\bmodality\b|\b(?:imaging|scanning) (?:technique|method|test|exam\w*)\b|"
-     r"^(?:what|which) (?:technique|method|scanner|scan)\b|\bhow was (?:the|this) patient (?:scanned|imaged|examined)|"
-     r"\bhow (?:was|were) (?:this|these|the) (?:images?|scans?|study|pictures?) (?:acquired|obtained|made|taken)\b|"
-     r"^(?:what|which) (?:imaging )?(?:study|exam\w*) (?:is|was) (?:this|it|that|performed|carried out|done|shown)|"
-     r"\bwas (?:the|this) patient (?:scanned|imaged|examined) with|"
-     r"\b(?:which|what) (?:kind|type|sort) of (?:scan|imaging|study|exam\w*)|"
-     r"\bCT (?:alone |only )?or (?:(?:a|with|by) )?PET|\bPET(?:/CT)? or (?:a )?CT|"
-     r"\bpet (?:component|part|data|information)\b|\bCT only\b|"
-     r"\bhow was this (?:image|scan|study)|\bwhich scanner|\bacquired with\b"),
-    ("side", r"\b(?:which|what) side\b|\bthe side (?:affected|involved|concerned)\b|"
-     r"\bleft(?:[ -]sided?)? or (?:the |on the )*right\b|"
-     r"\bright(?:[ -]sided?)? or (?:the |on the )*left\b|"
-     r"\blaterality\b|\bleft, right or\b|^(?:state|specify|give|name|indicate|report) the side\b|"
-     r"\bthe left or (?:on )?(?:the )?right\b"),
-    ("yes_no", r"^(?:is|are|was|were|does|do|did|has|have|had|can|could|any|will|would|should)\b|"
-     r"^(?:check|confirm|verify|look|see|determine|assess|establish|find out|tell me|say|state)(?: \w+){0,2}? "
-     r"(?:whether|if)\b"),
-    ("organ", r"\b(?:which|what|(?:name|state|identify|give|specify) the) (?:\w+ )?(?:organs?|structures?)\b|"
-     r"\borgans? (?:is|are|of|that|which|affected|involved|harbou?r\w*|holds?|contains?)\b"),
-    ("location", r"\bwhere(?:abouts)?\b|\blocali[sz]e|\b(?:site|position) of\b|\blocat(?:ed|ion|e)\b|"
-     r"\b(?:which|what) (?:\w+ )?(?:part|region|place|site|lobe)\b|"
-     r"\bsituated\b"),
-)  # fmt: skip
 _POLITE = re.compile(
-    r"^(?:please )?(?:(?:can|could|would|will) you (?:please )?)?(?=(?:tell|state|report|specify|indicate|show me|"
-    r"point|give|describe|name|count|locali[sz]e|measure|list|estimate|calculate|summari[sz]e|provide|check|confirm|verify|"
-    r"determine|identify)\b)"
+    r"^(?:please )?(?:(?:can|could|would|will) you (?:please |kindly )?)?(?=(?:tell|state|report|specify|indicate|"
+    r"show me|point|give|describe|name|count|enumerate|locali[sz]e|locate|measure|list|estimate|calculate|compute|"
+    r"quantify|quote|summari[sz]e|outline|characteri[sz]e|comment|detail|explain|provide|supply|check|confirm|verify|"
+    r"determine|work out|let (?:me|us) know|identify (?:the|which|what|where))\b)"
 )
 _REFUSED = re.compile(r"^\w+(?: \w+)? can(?:not|'t) (?:be )?(?:answer|measure|tell|say|determine|assess)\w*\b")
 _OUTSIDE = re.compile(
@@ -131,12 +104,19 @@ def question_kind(question: str) -> QuestionKind:
     if not re.search(r"\w", text):
         raise QuestionError(f"expected a question in words, found {question!r}")
     text = _POLITE.sub("", text)
-    for kind, pattern in _KIND_RULES:
-        if re.search(pattern, text, re.I) or (kind == "size" and (figure_in(text) or not_measured(text))):
+    for kind, pattern in _kinds():
+        if pattern.search(text) or (kind == "size" and (figure_in(text) or not_measured(text))):
             if kind in ("size", "count") and re.match(r"(?:is|are|was|were|does|do|has|have|can) ", text):
                 continue  # "is the size of the heart normal?"
             return kind
     return "open"
+
+
+@cache
+def _kinds() -> tuple[tuple[QuestionKind, re.Pattern[str]], ...]:
+    """Of `vocabulary/kinds.yaml`, in its order."""
+    table = yaml.safe_load((files("vol3d.text") / "vocabulary" / "kinds.yaml").read_text())
+    return tuple((kind, re.compile("|".join(ways), re.I)) for kind, ways in table.items())
 
 
 def normalise(answer: str, kind: QuestionKind) -> str | None:
