@@ -47,12 +47,12 @@ _FIGURES: tuple[tuple[Figure, str], ...] = (
      r"hypermetabolic)\b"),
     ("mean", r"\b(?:mean|average)\s(?:axial\s)?(?:diameter|size)"),
     ("short", r"\bshort(?:est)?[ -](?:axial\s)?(?:ax[ei]s|diameter)|\bsmallest\s(?:axial\s)?diameter|\bminor\sax[ei]s"),
-    ("volume", r"(?<!-)\bvolumes?\b|\bvolumetric|\bhow\svoluminous\b|\bmillilit\w+|\bml\b|\bcc\b|"
+    ("volume", r"(?<!-)\bvolumes?\b|\bvolumetric|\bhow\svoluminous\b|\bmillilit\w+|\bml\b|\bcc\b|\bvolumetry\b|"
      r"\bcubic\scentimet\w+"),
     ("dimensions", r"\bdimensions\b|\bboth\sdiameters\b"),
     ("size", r"\bhow\s(?:large|big|long|small|much)\b|\bhow\smany\s(?:mm|cm|millimet\w+|centimet\w+)\b|"
      r"\bmeasure(?:[sd]|ments?)?\b|\blong(?:est)?\sax[ei]s|"
-     r"\b(?:sizes?|diameters?|extent|dimension|length)\b"),
+     r"\b(?:greatest|major|maxim\w+)\sax[ei]s\b|\b(?:sizes?|diameters?|extent|dimension|length)\b"),
 )  # fmt: skip
 _MEASURED = tuple((figure, re.compile(pattern, re.I)) for figure, pattern in _FIGURES)
 _UNMEASURED = tuple((name, re.compile(pattern, re.I)) for name, pattern in _NOT_MEASURED)

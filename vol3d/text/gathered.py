@@ -21,7 +21,7 @@ _SIDES = re.compile(
 _FIGURE = re.compile(
     r"\b(?:(?:highest|maximum|maximal|peak|mean|average)\s)?standardi[sz]ed\suptake(?:\svalues?)?\b|\btakes?\sup\b|\bhow\s(?:large|big)\b|"
     r"\bhow\s(?:intense|strong|high|marked|hot)\s(?:is|are)\s(?:the\s)?(?:(?:fdg|tracer|metabolic)\s)?(?:uptake|activity)\b|"
-    r"\bend\sto\send\b|\bat\sall\b|\bif\sany\b|\byes\sor\sno\b|\bof\sorigin\b|"
+    r"\b(?:from\s(?:one\s)?)?end\sto\s(?:the\sother|end)\b|\bat\sall\b|\bif\sany\b|\byes\sor\sno\b|\bof\sorigin\b|"
     r"\bturn(?:s|ed)\sup\b|\bto\s(?:what|which)\b(?=.*\srises?\b)|\brises?$|['\u2019]s\b|\bof\sthe\s(?:two|pair\sof)\b",
     re.I,
 )

@@ -53,8 +53,11 @@ _OF_PARTS = re.compile(
     r"(?:calcified|solid|dense|attenuating|attenuation|density|avid|lytic|sclerotic) (?:rims?|walls?|margins?|septa\w*|"
     r"cent(?:re|er)s?|cores?|components?|portions?|parts?|areas?|capsules?|aort\w+|arter\w+|vessels?|organs?|"
     r"materials?)\b|(?:dense|attenuating) (?:relative|compared|to|than)\b|"
-    r"\b(?:low|faint|mild|minimal|decreased|reduced|physiologic\w*)(?:ly)?(?: \w+){0,2}[ -](?:uptake|avid|"
-    r"hypermetabolic)\b|\buptake (?:above(?! (?:the )?background)|below|higher|lower|like|similar|equal|of \d)",
+    r"\b(?:low|faint|mild|minimal|decreased|reduced|physiologic\w*|poor|weak|scant|subtle|negligible|modest|limited|"
+    r"borderline|equivocal|doubtful|hardly|barely|scarcely)(?:ly)?(?: \w+){0,2}[ -](?:uptake|avid|hypermetabolic)\b|"
+    r"\b(?:little|slight|poor|low|weak|faint|mild) (?:(?:metabolic|tracer|fdg|glucose) )?(?:uptake|avidity|activity|"
+    r"metabolism|accumulation)\b|"
+    r"\buptake (?:above(?! (?:the )?background)|below|higher|lower|like|similar|equal|of \d)",
     re.I,
 )
 _DENIES_LOOK = re.compile(

@@ -42,7 +42,7 @@ _OWN_NAME: dict[str, re.Pattern[str]] = {
 _VERTEBRAE = re.compile(r"vertebra(?:l|e)?")
 _PLAIN = re.compile(
     r"an?|the|all|any|some|every|of|in|on|at|to|and|or|within|inside|throughout|from|which|that|is|are|located|situated|"
-    r"affecting|involving|inside|based|back|scanned|one|space|soft-tissue|lying|seen|visible|present|found|focal|(?:left|right)(?:-sided)?|sided?|both|either|bilateral(?:ly)?|parenchymal?|tissues?|"
+    r"affecting|involving|inside|occupying|but|yet|though|based|back|scanned|one|space|soft-tissue|lying|seen|visible|present|found|focal|(?:left|right)(?:-sided)?|sided?|both|either|bilateral(?:ly)?|parenchymal?|tissues?|"
     r"arising|originating|growing|substance|fields?|compartment|muscles?|muscular|musculature|columns?|bod(?:y|ies)|organ|anywhere|imaged|shown|region|area|"
     r"this|these|ct|scans?|stud(?:y|ies)|images?|examinations?|exam",
     re.I,
@@ -94,8 +94,8 @@ def meaning_of(phrase: str) -> Meaning | None:
     for start, end, _ in reversed(spans):
         rest = f"{rest[:start]} {rest[end:]}"
     left = [w for w in re.findall(r"[^\W\d_][\w'-]*|\d+", rest) if w.lower() not in words.split()]
-    if not all(_PLAIN.fullmatch(word) for word in left):
-        return None
+    if not all(_PLAIN.fullmatch(word) for word in left) or (organ is None and "soft-tissue" in left):
+        return None  # "soft-tissue lesion": a place or a density
     side = laterality(phrase)
     return Meaning(
         sorts[0], organ, name, side if side in SIDES else None, density_of(text), uptake_of(text), size_of(text)

@@ -18,6 +18,7 @@ import yaml
 from vol3d.errors import Vol3dError
 from vol3d.text.figures import figure_in, not_measured
 from vol3d.text.labeler import find_mentions, finding_names, label_findings
+from vol3d.text.meaning import meaning_of
 from vol3d.text.mentions import Quantity, laterality, quantities
 from vol3d.text.organs import SIDES
 from vol3d.text.plainly import plainly
@@ -31,10 +32,11 @@ RELATIVE_TOLERANCE = 0.1
 """Of a number whose question names no tolerance."""
 
 _POLITE = re.compile(
-    r"^(?:please )?(?:(?:can|could|would|will) you (?:please |kindly )?)?(?=(?:tell|state|report|specify|indicate|"
+    r"^(?:may i ask (?:you )?(?:for )?|(?:please )?(?:(?:can|could|would|will|might|may) you (?:please |kindly )?)?"
+    r"(?=(?:tell|state|report|specify|indicate|"
     r"show me|point|give|describe|name|count|enumerate|locali[sz]e|locate|measure|list|estimate|calculate|compute|"
     r"quantify|quote|summari[sz]e|outline|characteri[sz]e|comment|detail|explain|provide|supply|check|confirm|verify|"
-    r"determine|work out|let (?:me|us) know|identify (?:the|which|what|where))\b)"
+    r"determine|work out|let (?:me|us) know|identify (?:the|which|what|where))\b))"
 )
 _REFUSED = re.compile(r"^\w+(?: \w+)? can(?:not|'t) (?:be )?(?:answer|measure|tell|say|determine|assess)\w*\b")
 _OUTSIDE = re.compile(
@@ -109,7 +111,8 @@ def question_kind(question: str) -> QuestionKind:
             if kind in ("size", "count") and re.match(r"(?:is|are|was|were|does|do|has|have|can) ", text):
                 continue  # "is the size of the heart normal?"
             return kind
-    return "open"
+    named = meaning_of(text)  # "Calcified nodule in the right lung?"
+    return "yes_no" if named is not None and not re.search(r"\b(?:finding|abnormalit)", text) else "open"
 
 
 @cache
