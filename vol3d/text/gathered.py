@@ -13,18 +13,7 @@ from vol3d.text.meaning import meaning_of
 _LOOSE = re.compile(r"^(?:(?:the|an?|of|in|on|is|are|that|which|this|these|and|to|with)\b\s*)+|"
                     r"(?:\s*\b(?:the|an?|of|in|on|is|are|that|which|this|these|and|to))+$", re.I)  # fmt: skip
 _FIRST = re.compile(r"^(?:(?:is|are|that|which|this|these|and|to|on)\b\s*)+", re.I)
-_SIDES = re.compile(
-    r"(?:\bon\s)?(?:\bthe\s)?\b(?:left|right)(?:\sside|-sided)?,?\s(?:or|and)\s(?:on\s)?(?:the\s)?(?:left|right)\b(?:\sside|-sided)?",
-    re.I,
-)
-"""What a question about the side may offer."""
-_FIGURE = re.compile(
-    r"\b(?:(?:highest|maximum|maximal|peak|mean|average)\s)?standardi[sz]ed\suptake(?:\svalues?)?\b|\btakes?\sup\b|\bhow\s(?:large|big)\b|"
-    r"\bhow\s(?:intense|strong|high|marked|hot)\s(?:is|are)\s(?:the\s)?(?:(?:fdg|tracer|metabolic)\s)?(?:uptake|activity)\b|"
-    r"\b(?:from\s(?:one\s)?)?end\sto\s(?:the\sother|end)\b|\bat\sall\b|\bif\sany\b|\byes\sor\sno\b|\bof\sorigin\b|"
-    r"\bturn(?:s|ed)\sup\b|\bto\s(?:what|which)\b(?=.*\srises?\b)|\brises?$|['\u2019]s\b|\bof\sthe\s(?:two|pair\sof)\b",
-    re.I,
-)
+_OWNER = re.compile(r"['\u2019]s\b")
 _IN_SCAN = re.compile(r"\b(?:in|on|from|by)\s(?:(?:the|this|these|his|her)\s)?(?:imaging|ct|pet(?:/ct)?)(?=$|\s)", re.I)
 
 
@@ -35,10 +24,11 @@ def gathered(text: str, *, place_alone: bool) -> str | None:
         text: of a question.
         place_alone: a place without a thing stands for a lesion there: "What do you see in the liver?".
     """
-    for pattern in (_IN_SCAN, _SIDES, _FIGURE):
-        text = pattern.sub(" ", text)
+    phrases, asking = _asking()
+    for pattern in (_IN_SCAN, phrases, _OWNER):
+        text = pattern.sub(" ", " ".join(text.split()))
     words = re.findall(r"[\w/'-]+", text)
-    rest = " ".join(w for w in words if not _asking().fullmatch(w))
+    rest = " ".join(w for w in words if not asking.fullmatch(w))
     phrase, rest = _LOOSE.sub("", rest), _FIRST.sub("", rest)
     if meaning_of(phrase) is not None:
         return phrase
@@ -49,7 +39,9 @@ def gathered(text: str, *, place_alone: bool) -> str | None:
 
 
 @cache
-def _asking() -> re.Pattern[str]:
-    """Words that only ask, from `vocabulary/asking.yaml`."""
+def _asking() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What only asks, from `vocabulary/asking.yaml`: phrases, then words."""
     table: dict[str, list[str]] = yaml.safe_load((files("vol3d.text") / "vocabulary" / "asking.yaml").read_text())
-    return re.compile("|".join(word for words in table.values() for word in words), re.I)
+    phrases = "|".join(table.pop("phrases"))
+    words = "|".join(word for words in table.values() for word in words)
+    return re.compile(rf"(?:\bon )?(?:\bthe )?\b(?:{phrases})(?!\w)", re.I), re.compile(words, re.I)
