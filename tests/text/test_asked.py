@@ -6,6 +6,8 @@ import pytest
 import preprocessing.phantom_questions as phantom_questions
 from preprocessing.phantom import PhantomOptions, generate_study
 from vol3d.text.asked import asked_about, asks_for_absence
+from vol3d.text.asked_numbers import numbers_asked
+from vol3d.text.asked_words import asks_beyond, asks_for_change
 from vol3d.text.meaning import meaning_of
 
 COARSE = PhantomOptions(ct_spacing_mm=(8.0, 8.0), pet_spacing_mm=((9.0, 9.0, 9.0),))
@@ -80,3 +82,29 @@ def test_free_wordings(question, phrase):
 def test_questions_whose_yes_means_nothing_there(question, phrase, absence):
     assert asked_about(question) == phrase
     assert asks_for_absence(question) is absence
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Why is the liver lesion hot?", "Should the liver lesion be biopsied?", "How certain are you of the liver lesion?",
+     "Who reported the lesion in the liver?", "What is the cause of the lesion in the liver?"],
+)  # fmt: skip
+def test_what_no_measurement_says_is_beyond(question):
+    assert asks_beyond(question)
+    assert not asks_beyond("Could the liver lesion be seen, and how large is it?")
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Did the SUVmax of the lesion go up?", "Has the lesion come back?", "How long has the lesion been there?"],
+)
+def test_more_words_for_change(question):
+    assert asks_for_change(question)
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Are all lesions in the lung calcified?", "Are most of the lung nodules calcified?", "How much of it is solid?"],
+)
+def test_shares_are_not_measured(question):
+    assert numbers_asked(question).trouble

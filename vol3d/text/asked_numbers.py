@@ -33,6 +33,11 @@ _ALL = re.compile(
     rf"^(?:is|are|do|have)\sthe\s(?:[\w-]+\s){{0,3}}?(?=\w*s\b){THING}(?!\w)",
     re.I,
 )
+_OF_ALL = re.compile(
+    r"^(?:is|are|was|were|do|does|have|has)\s(?:(?:almost|nearly|not)\s)?(?:all|each|every|most|half|the\smajority|none|neither|some)\b"
+    r"(?!\s(?:lung|kidney)s?\b)",
+    re.I,
+)
 _COMPARES = re.compile(r"\bthan\b|\b(?:larger|bigger|smaller|greater|fewer|hotter|twice)\b|\bas\s(?:large|big)\b", re.I)
 _DEFINITE = re.compile(
     rf"^(?:is|are|was|were|do|does|have|has)\s(?:the|this|that|these|those)\s"
@@ -102,6 +107,8 @@ def _yes_no(out: NumbersAsked) -> NumbersAsked:
     rest = _BOTH.sub(lambda m: "the " if m.group().lower().startswith(("both", "each")) else "", rest)
     rest = " ".join((_OWNER.sub("", rest) if out.limits else rest).split())
     trouble = out.trouble or ("it asks for a number on each of several sides" if both and count else _trouble(rest))
+    if not trouble and not out.limits and _OF_ALL.search(rest):
+        trouble = "it asks how many of them look so; ask about one, or for a count"
     every, definite = bool(_ALL.search(rest)), bool(_DEFINITE.search(rest))
     return replace(out, rest=rest, count=count, both=both, every=every, definite=definite, trouble=trouble)
 

@@ -13,7 +13,9 @@ from vol3d.text.things import thing_spans
 
 _CHANGE = re.compile(
     r"\b(?:chang(?:e|es|ed|ing)|grow(?:s|n|ing|th)?|shr(?:ink|inks|ank|unk|inking)|respon(?:d|ds|ded|ding|se)|recur\w*|"
-    r"relaps\w*|evol\w+|improv\w+|wors\w+|unchanged|rose|risen|dropped|fell|fallen|did\b.*\srise|progress\w*|regress\w*|doubling|follow-?up|stable)\b",
+    r"relaps\w*|evol\w+|improv\w+|wors\w+|unchanged|rose|risen|dropped|fell|fallen|did\b.*\srise|progress\w*|regress\w*|doubling|follow-?up|stable|"
+    r"come\sback|came\sback|(?:go(?:es|ing|ne)?|went)\s(?:up|down|away)|disappear\w*|persist\w*|"
+    r"how\slong\s(?:has|have|had|did|since|ago)|how\sold|last\stime|any\s?more)\b",
     re.I,
 )
 _NO_CHANGE = re.compile(
@@ -45,6 +47,24 @@ _FILLING = (
     r"show[ns]?|visible|left|right|both|sides?|sided|lesion|structures?|organs?|whole|entire|two|lobes?"
 )
 _KNOWN = re.compile(rf"(?:{_UPTAKE}|{_LOOKS}|{_FILLING})", re.I)
+
+
+_DONE = (
+    r"(?:do|done|treat\w*|remov\w+|resect\w*|biops\w+|operat\w+|worr\w+|recommend\w*|advi[sc]e\w*|follow\w*)"
+)
+_BEYOND = re.compile(
+    r"^(?:please )?(?:why|when|who|whose)\b|\bhow (?:certain|sure|confident|likely|accurate|dangerous|"
+    r"serious|urgent)\b|"
+    rf"\b(?:should|must|could|can|would) (?:it|they|we|you|i|the [\w ]+?) (?:be )?{_DONE}\b|"
+    r"\b(?:cause[sd]?|because|reason|recommend\w*|treatment|biops\w+|operable|resectable|prognosis|diagnosis|differential|"
+    r"likely to be)\b",
+    re.I,
+)
+
+
+def asks_beyond(question: str) -> bool:
+    """Whether it asks for a reason, a time, advice, a judgement or how sure one is: what no measurement says."""
+    return _BEYOND.search(question) is not None
 
 
 def asks_for_change(question: str) -> bool:

@@ -25,6 +25,7 @@ _NOT_MEASURED: tuple[tuple[str, str], ...] = (
     ("the anteroposterior extent", r"\bantero-?\s?posterior\s(?:\w+\s)?(?:diameter|extent|size|length|dimension)|\bap\s"
      r"(?:diameter|extent|size|length|dimension)"),
     ("the transverse extent", r"\bwidths?\b|\bhow\swide\b|\btransverse\s(?:\w+\s)?(?:diameter|extent|size|length)"),
+    ("a share", r"\bhow\smuch\sof\b|\bpercent\w*|\b(?:share|fraction|proportion|ratio)\b"),
     ("a thickness", r"\bthickness\b|\bhow\s(?:thick|deep)\b|\bdepths?\b"),
     ("a 3D diameter", r"\b(?:3-?d|three-dimensional)\b"),
     ("a surface", rf"\bsurface\sarea\b|{_START}area\sof\b|\bcircumference\b|\bperimeter\b"),

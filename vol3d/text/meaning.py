@@ -42,7 +42,7 @@ _OWN_NAME: dict[str, re.Pattern[str]] = {
 _VERTEBRAE = re.compile(r"vertebra(?:l|e)?")
 _PLAIN = re.compile(
     r"an?|the|all|any|some|every|of|in|on|at|to|and|or|within|inside|throughout|from|which|that|is|are|located|situated|"
-    r"affecting|involving|inside|occupying|but|yet|though|based|back|scanned|one|space|soft-tissue|lying|seen|visible|present|found|focal|(?:left|right)(?:-sided)?|sided?|both|either|bilateral(?:ly)?|parenchymal?|tissues?|"
+    r"affecting|involving|inside|occupying|based|back|scanned|one|space|soft-tissue|lying|seen|visible|present|found|focal|(?:left|right)(?:-sided)?|sided?|both|either|bilateral(?:ly)?|parenchymal?|tissues?|"
     r"arising|originating|growing|substance|fields?|compartment|muscles?|muscular|musculature|columns?|bod(?:y|ies)|organ|anywhere|imaged|shown|region|area|"
     r"this|these|ct|scans?|stud(?:y|ies)|images?|examinations?|exam",
     re.I,

@@ -31,12 +31,15 @@ NOT_IN_VIEW = "not in the field of view"
 RELATIVE_TOLERANCE = 0.1
 """Of a number whose question names no tolerance."""
 
+_TELL = (
+    r"tell|state|report|specify|indicate|show me|point|give|describe|name|count|enumerate|locali[sz]e|locate|measure|"
+    r"list|estimate|calculate|compute|quantify|quote|summari[sz]e|outline|characteri[sz]e|comment|detail|explain|provide|"
+    r"supply|check|confirm|verify|(?:walk|run|talk) me|determine|work out|let (?:me|us) know|"
+    r"identify (?:the|which|what|where)"
+)
 _POLITE = re.compile(
-    r"^(?:may i ask (?:you )?(?:for )?|(?:please )?(?:(?:can|could|would|will|might|may) you (?:please |kindly )?)?"
-    r"(?=(?:tell|state|report|specify|indicate|"
-    r"show me|point|give|describe|name|count|enumerate|locali[sz]e|locate|measure|list|estimate|calculate|compute|"
-    r"quantify|quote|summari[sz]e|outline|characteri[sz]e|comment|detail|explain|provide|supply|check|confirm|verify|"
-    r"determine|work out|let (?:me|us) know|identify (?:the|which|what|where))\b))"
+    r"^(?:may i ask (?:you )?(?:for )?|(?:can|could|may) (?:i|we) (?:please )?(?:get|have) |"
+    rf"(?:please )?(?:(?:can|could|would|will|might|may) you (?:please |kindly )?)?(?=(?:{_TELL})\b))"
 )
 _REFUSED = re.compile(r"^\w+(?: \w+)? can(?:not|'t) (?:be )?(?:answer|measure|tell|say|determine|assess)\w*\b")
 _OUTSIDE = re.compile(
