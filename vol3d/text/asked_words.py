@@ -49,9 +49,7 @@ _FILLING = (
 _KNOWN = re.compile(rf"(?:{_UPTAKE}|{_LOOKS}|{_FILLING})", re.I)
 
 
-_DONE = (
-    r"(?:do|done|treat\w*|remov\w+|resect\w*|biops\w+|operat\w+|worr\w+|recommend\w*|advi[sc]e\w*|follow\w*)"
-)
+_DONE = r"(?:do|done|treat\w*|remov\w+|resect\w*|biops\w+|operat\w+|worr\w+|recommend\w*|advi[sc]e\w*|follow\w*)"
 _BEYOND = re.compile(
     r"^(?:please )?(?:why|when|who|whose)\b|\bhow (?:certain|sure|confident|likely|accurate|dangerous|"
     r"serious|urgent)\b|"
