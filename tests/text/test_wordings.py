@@ -13,7 +13,7 @@ import pytest
 from preprocessing.phantom_text import ORGAN_WORDS
 from vol3d.text.asked import asked_about
 from vol3d.text.asked_numbers import numbers_asked
-from vol3d.text.asked_words import asks_for_change
+from vol3d.text.asked_words import asks_beyond, asks_for_change, leaves_out
 from vol3d.text.meaning import meaning_of
 from vol3d.text.plainly import plainly
 from vol3d.text.questions import question_kind
@@ -70,3 +70,15 @@ def test_words_of_strangers_are_understood_or_refused(path, key, least):
     count = Counter(read.values())
     assert count["right"] >= least * len(read), [text for text, outcome in read.items() if outcome != "right"]
     assert not {text: outcome for text, outcome in read.items() if outcome not in ("right", "refused", "other kind")}
+
+
+def test_traps_are_not_taken_for_the_simpler_question():
+    """Questions that say more than a plain one: a part of an organ, beside it, a change, a judgement, another thing."""
+    rows = [json.loads(line) for line in (Path(__file__).parent / "traps.jsonl").read_text().splitlines()]
+    taken = []
+    for row in rows:
+        plain, phrase = plainly(row["q"]), asked_about(row["q"])
+        refused = asks_beyond(plain) or leaves_out(plain) or asks_for_change(plain) or numbers_asked(plain).trouble
+        if not refused and phrase is not None and meaning_of(phrase) is not None:
+            taken.append(row["q"])
+    assert len(taken) <= 0.05 * len(rows), taken  # SUVpeak, a mean diameter, a lobe are known where they are known

@@ -60,6 +60,20 @@ _BEYOND = re.compile(
 )
 
 
+_LEFT_OUT = re.compile(
+    r"\b(?:nothing|anything|everything|anywhere|everywhere|all|none) but\b|\b(?:except|excluding|besides)\b|"
+    r"\b(?:other than|apart from|aside from|rather than|instead of)\b|\bnot (?:in|on|within|inside|of|from)\b|"
+    r"\b(?:which|what) (?:organ|side|lung|kidney|structure)\b.*\b(?:no|without|free)\b"
+    r"(?! (?:\w+ )?(?:fdg|uptake|tracer|increased|metabolic|glucose))",
+    re.I,
+)
+
+
+def leaves_out(question: str) -> bool:
+    """Whether it asks for what is elsewhere, or for all but something: "lesions that are not in the left lung"."""
+    return _LEFT_OUT.search(question) is not None
+
+
 def asks_beyond(question: str) -> bool:
     """Whether it asks for a reason, a time, advice, a judgement or how sure one is: what no measurement says."""
     return _BEYOND.search(question) is not None

@@ -9,7 +9,7 @@ from dataclasses import replace
 from vol3d.cache import Entry
 from vol3d.text.asked import asked_about, asks_for_absence
 from vol3d.text.asked_numbers import NumbersAsked, numbers_asked
-from vol3d.text.asked_words import asks_beyond, asks_for_change, unknown_words
+from vol3d.text.asked_words import asks_beyond, asks_for_change, leaves_out, unknown_words
 from vol3d.text.looks import says_what_is_not_measured
 from vol3d.text.organs import SIDES, structure_in
 from vol3d.text.plainly import plainly
@@ -88,6 +88,8 @@ class Answerer:
     def _require_answerable(self, question: str, phrase: str, asked: NumbersAsked) -> None:
         if asks_beyond(question):
             raise CannotAnswer("it asks for a reason, a time, advice or a judgement, and no measurement says that")
+        if leaves_out(question):
+            raise CannotAnswer("it leaves something out; ask for what is there")
         if asks_for_change(question):
             raise CannotAnswer("change needs a prior study, and none was given")
         if asked.trouble:
