@@ -7,7 +7,7 @@ import preprocessing.phantom_questions as phantom_questions
 from preprocessing.phantom import PhantomOptions, generate_study
 from vol3d.text.asked import asked_about, asks_for_absence
 from vol3d.text.asked_numbers import numbers_asked
-from vol3d.text.asked_words import asks_beyond, asks_for_change
+from vol3d.text.asked_words import asks_beyond, asks_for_change, unknown_words
 from vol3d.text.meaning import meaning_of
 
 COARSE = PhantomOptions(ct_spacing_mm=(8.0, 8.0), pet_spacing_mm=((9.0, 9.0, 9.0),))
@@ -108,3 +108,8 @@ def test_more_words_for_change(question):
 )
 def test_shares_are_not_measured(question):
     assert numbers_asked(question).trouble
+
+
+def test_beside_a_structure_is_not_in_it():
+    assert unknown_words("lesion beside the spine") == ("beside",)
+    assert unknown_words("lesion in the muscles beside the spine") == ()

@@ -111,4 +111,5 @@ def _parts_known(word: str) -> bool:
 @cache
 def _anatomy() -> frozenset[str]:
     texts = [t for s in structures().values() for t in (*s.words, *s.phrases)]
-    return frozenset(w for text in texts for w in re.findall(r"[\w'-]+", text.lower()))
+    words = {w for text in texts for w in re.findall(r"[\w'-]+", text.lower())}
+    return frozenset(words - {"along", "alongside", "beside"})  # "muscles beside the spine", but not a lesion beside it
