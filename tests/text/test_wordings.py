@@ -72,13 +72,14 @@ def test_words_of_strangers_are_understood_or_refused(path, key, least):
     assert not {text: outcome for text, outcome in read.items() if outcome not in ("right", "refused", "other kind")}
 
 
-def test_traps_are_not_taken_for_the_simpler_question():
+@pytest.mark.parametrize(("name", "most"), [("traps_of_vendors", 0.05), ("traps_of_the_ward", 0.07)])
+def test_traps_are_not_taken_for_the_simpler_question(name, most):
     """Questions that say more than a plain one: a part of an organ, beside it, a change, a judgement, another thing."""
-    rows = [json.loads(line) for line in (Path(__file__).parent / "traps.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (Path(__file__).parent / f"{name}.jsonl").read_text().splitlines()]
     taken = []
     for row in rows:
         plain, phrase = plainly(row["q"]), asked_about(row["q"])
         refused = asks_beyond(plain) or leaves_out(plain) or asks_for_change(plain) or numbers_asked(plain).trouble
         if not refused and phrase is not None and meaning_of(phrase) is not None:
             taken.append(row["q"])
-    assert len(taken) <= 0.05 * len(rows), taken  # SUVpeak, a mean diameter, a lobe are known where they are known
+    assert len(taken) <= most * len(rows), taken  # SUVpeak, a mean diameter, a lobe are known where they are known
