@@ -23,10 +23,10 @@ def rows_of(manifest):
 
 
 def cache_of(vol3d, config, manifest, rows, name):
-    """A cache of these rows beside their manifest."""
+    """A cache of these rows; their manifest stands beside the studies, the cache does not: other tests list the studies."""
     path = manifest.parent / f"{name}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    out = manifest.parent / f"cache-{name}"
+    out = manifest.parent.parent / f"cache-{name}"
     assert vol3d("preprocess", path, "--config", config, "--out", out) == 0
     return out
 
