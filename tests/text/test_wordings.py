@@ -72,7 +72,7 @@ def test_words_of_strangers_are_understood_or_refused(path, key, least):
     assert not {text: outcome for text, outcome in read.items() if outcome not in ("right", "refused", "other kind")}
 
 
-@pytest.mark.parametrize(("name", "most"), [("traps_of_vendors", 0.05), ("traps_of_the_ward", 0.07)])
+@pytest.mark.parametrize(("name", "most"), [("traps_of_vendors", 0.04), ("traps_of_the_ward", 0.04)])
 def test_traps_are_not_taken_for_the_simpler_question(name, most):
     """Questions that say more than a plain one: a part of an organ, beside it, a change, a judgement, another thing."""
     rows = [json.loads(line) for line in (Path(__file__).parent / f"{name}.jsonl").read_text().splitlines()]
@@ -83,3 +83,23 @@ def test_traps_are_not_taken_for_the_simpler_question(name, most):
         if not refused and phrase is not None and meaning_of(phrase) is not None:
             taken.append(row["q"])
     assert len(taken) <= most * len(rows), taken  # SUVpeak, a mean diameter, a lobe are known where they are known
+
+
+@pytest.mark.parametrize(
+    ("trap", "plain"),
+    [
+        ("nodule of the subpleural lung", "nodule of the lung"),
+        ("lung nodule near the aorta", "lung nodule"),
+        ("lesion with Deauville 5 uptake", "lesion with uptake"),
+    ],
+)
+def test_what_narrows_a_place_or_grades_uptake_has_no_meaning(trap, plain):
+    assert meaning_of(plain) is not None
+    assert meaning_of(trap) is None
+
+
+def test_what_is_gone_needs_an_earlier_study_and_an_average_of_several_is_not_measured():
+    assert asks_for_change("Are the avid spine lesions gone?")
+    assert not asks_for_change("Is there a spot where the bone has gone extra thick?")
+    assert numbers_asked("What is the average size of the right lung nodules?").trouble
+    assert not numbers_asked("What is the average diameter of the right lung nodule?").trouble

@@ -23,7 +23,7 @@ def rows_of(manifest):
 
 
 def cache_of(vol3d, config, manifest, rows, name):
-    """A cache of these rows; their manifest stands beside the studies, the cache does not: other tests list the studies."""
+    """A cache of these rows. Their manifest stands beside the studies; the cache does not, as other tests list them."""
     path = manifest.parent / f"{name}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = manifest.parent.parent / f"cache-{name}"

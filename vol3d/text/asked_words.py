@@ -15,7 +15,7 @@ _CHANGE = re.compile(
     r"\b(?:chang(?:e|es|ed|ing)|grow(?:s|n|ing|th)?|shr(?:ink|inks|ank|unk|inking)|respon(?:d|ds|ded|ding|se)|recur\w*|"
     r"relaps\w*|evol\w+|improv\w+|wors\w+|unchanged|rose|risen|dropped|fell|fallen|did\b.*\srise|progress\w*|regress\w*|doubling|follow-?up|stable|"
     r"come\sback|came\sback|(?:go(?:es|ing|ne)?|went)\s(?:up|down|away)|disappear\w*|persist\w*|"
-    r"how\slong\s(?:has|have|had|did|since|ago)|how\sold|last\stime|any\s?more)\b",
+    r"how\slong\s(?:has|have|had|did|since|ago)|how\sold|last\stime|any\s?more|gone(?=\W*$))\b",
     re.I,
 )
 _NO_CHANGE = re.compile(

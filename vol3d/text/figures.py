@@ -29,6 +29,8 @@ _NOT_MEASURED: tuple[tuple[str, str], ...] = (
     ("a thickness", r"\bthickness\b|\bhow\s(?:thick|deep)\b|\bdepths?\b"),
     ("a 3D diameter", r"\b(?:3-?d|three-dimensional)\b"),
     ("a surface", rf"\bsurface\sarea\b|{_START}area\sof\b|\bcircumference\b|\bperimeter\b"),
+    ("an average of several", r"\b(?:mean|average)\s(?:\w+\s)?(?:diameter|size|volume|length)\s(?:of|for|across)\b"
+     r".*\b(?:lesions|nodules|masses|metastas[ei]s|tumou?rs|findings|nodes|foci)\b"),
     ("a distance", r"\bdistances?\b|\bhow\s(?:far|close|near)\b"),
     ("density in HU", rf"\bhu\b|\bhounsfield|{_START}(?:densit(?:y|ies)|attenuation)\b(?!\s\w+\s(?:is|are)\b)|"
      r"\bhow\sdense\b"),

@@ -56,7 +56,7 @@ _OF_PARTS = re.compile(
     r"\b(?:low|faint|mild|minimal|decreased|reduced|physiologic\w*|poor|weak|scant|subtle|negligible|modest|limited|"
     r"borderline|equivocal|doubtful|hardly|barely|scarcely)(?:ly)?(?: \w+){0,2}[ -](?:uptake|avid|hypermetabolic)\b|"
     r"\b(?:little|slight|poor|low|weak|faint|mild) (?:(?:metabolic|tracer|fdg|glucose) )?(?:uptake|avidity|activity|"
-    r"metabolism|accumulation)\b|"
+    r"metabolism|accumulation)\b|\bdeauville\b|"
     r"\buptake (?:above(?! (?:the )?background)|below|higher|lower|like|similar|equal|of \d)",
     re.I,
 )

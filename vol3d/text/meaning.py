@@ -89,8 +89,8 @@ def meaning_of(phrase: str) -> Meaning | None:
     if structure is None and organ == "bone" and all(_VERTEBRAE.fullmatch(rest[a:b].lower()) for a, b, _ in spans):
         structure = ("spine", "")
     name, words = structure if structure is not None else (None, "")
-    if name is None and organ is not None and not all(_names_whole(organ, rest[a:b].lower()) for a, b, _ in spans):
-        return None
+    if not all(_names_whole(organ, rest[a:b].lower(), name, words) for a, b, organ in spans):
+        return None  # "subpleural lung"
     for start, end, _ in reversed(spans):
         rest = f"{rest[:start]} {rest[end:]}"
     left = [w for w in re.findall(r"[^\W\d_][\w'-]*|\d+", rest) if w.lower() not in words.split()]
@@ -107,6 +107,12 @@ def is_of_many(phrase: str) -> bool:
     return _MANY.search(phrase) is not None
 
 
-def _names_whole(organ: str, words: str) -> bool:
-    pattern = _OWN_NAME.get(organ)
-    return pattern is not None and pattern.fullmatch(words) is not None
+def _names_whole(organ: str, place: str, structure: str | None, words: str) -> bool:
+    """Whether words for a place only name the organ, or the structure that `words` name with it."""
+    own = _OWN_NAME.get(organ)
+    if own is not None and own.fullmatch(place):
+        return True
+    named = "spine" if _VERTEBRAE.fullmatch(place) else (structure_named(place) or ("",))[0]
+    return structure is not None and (
+        named == structure or place in words.split() or _PLAIN.fullmatch(place) is not None
+    )
