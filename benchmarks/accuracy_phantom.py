@@ -4,7 +4,9 @@
 
 Trains `configs/train/phantom_seg.yaml` on studies of one seed and scores studies of another. Beside it: the same
 training with `model.text_ablation` (no prompt), a threshold at 41% of SUVmax, and the `contextual` fusion trained for
-as many steps as take the same time. `contextual` decodes once a phrase, so it is asked fewer phrases a patch.
+as many steps as take the same time. `contextual` decodes once a phrase: it is asked fewer phrases a patch, and all
+probes would take it hours, so both fusions are asked those of the first `COMPARED` studies, in seen wordings, the
+models alone, with thresholds at 0.5.
 """
 
 from __future__ import annotations
@@ -22,12 +24,19 @@ import numpy as np
 from preprocessing.build_cache import preprocess
 from preprocessing.phantom import write_phantoms
 from vol3d.cache import Cache
+from vol3d.checkpoint import Calibration, load_checkpoint
 from vol3d.metrics.segmentation import dice
-from vol3d.workflows.evaluate import evaluate
+from vol3d.workflows.asking import Asker
+from vol3d.workflows.evaluate import evaluate, summarise
 from vol3d.workflows.prepare import load_recipe
+from vol3d.workflows.scoring import score_probe, study_answers
 
 TRAIN_SEED, TEST_SEED = 11, 16  # seeds 12 to 15 are no test any more: settings and rules were chosen on their studies
 TIMED_STEPS = 30
+COMPARED = 12
+"""Test studies on which both fusions are set side by side."""
+COMPARED_ABSENT = 12
+"""Absent phrases of each."""
 RUNS = {
     "shared": [],
     "no_prompt": ["model.text_ablation=true"],
@@ -36,6 +45,7 @@ RUNS = {
         "model.proposals=false",
         "task.proposal_weight=0",
         "data.phrases_per_patch=4",
+        "data.val_split=none",
     ],
 }
 """What each run sets differently."""
@@ -58,9 +68,12 @@ def main() -> None:
     for name in sorted(arguments.runs, key=list(RUNS).index):
         overrides = [*arguments.overrides, *RUNS[name]]
         if name == "contextual":
-            steps = equal_steps(arguments, caches["train"], out, results["shared"]["train_minutes"], overrides)
-            overrides += [f"train.steps={steps}"]
+            overrides += [f"train.steps={equal_steps(arguments, caches['train'], out, overrides)}"]
         minutes = train(arguments.config, caches["train"], out / f"run-{name}", overrides)
+        if name == "contextual":
+            results[name] = {"train_minutes": minutes, **side_by_side(out, Cache(caches["test"]))}
+            known.write_text(json.dumps(results, indent=1))
+            continue
         summary = evaluate(out / f"run-{name}", caches["test"], out / f"evaluation-{name}", split="test")
         results[name] = {"train_minutes": minutes, **summary["headline"], **summary["probes"]}
         known.write_text(json.dumps(results, indent=1))
@@ -82,13 +95,33 @@ def phantom_caches(config: Path, out: Path, studies: int, test_studies: int) -> 
     return caches
 
 
-def equal_steps(arguments: argparse.Namespace, cache: Path, out: Path, minutes: float, overrides: list[str]) -> int:
-    """Steps that take as long, from the rate that `TIMED_STEPS` steps log."""
+def equal_steps(arguments: argparse.Namespace, cache: Path, out: Path, overrides: list[str]) -> int:
+    """Steps that take as long as those of `shared` did, from the rate of `TIMED_STEPS` steps."""
     trial = out / "run-trial"
-    train(arguments.config, cache, trial, [*overrides, f"train.steps={TIMED_STEPS}", "data.val_split=none"])
-    with (trial / "log.csv").open() as file:
-        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
-    return int(minutes * 60 / np.mean(seconds[1:]))
+    train(arguments.config, cache, trial, [*overrides, f"train.steps={TIMED_STEPS}"])
+    steps, seconds = seconds_a_step(out / "run-shared")
+    return int(steps * seconds / seconds_a_step(trial)[1])
+
+
+def seconds_a_step(run: Path) -> tuple[int, float]:
+    """Steps of a run and the seconds of one, without the first rows of its log: they hold the start."""
+    with (run / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    steps = [int(row["step"]) for row in rows]
+    return steps[-1], sum(float(row["seconds"]) for row in rows[1:]) / (steps[-1] - steps[0])
+
+
+def side_by_side(out: Path, cache: Cache) -> dict[str, dict]:
+    """Headline numbers of both fusions."""
+    entries, found = [cache.entry(study) for study in cache.study_ids[:COMPARED]], {}
+    for name in ("shared", "contextual"):
+        ask = Asker(load_checkpoint(out / f"run-{name}"), "cpu").unmeasured
+        answers = (a for s in study_answers(ask, entries, absent_limit=COMPARED_ABSENT) for a in s.answers)
+        cases = [score_probe(a.probe, a.entry, a.probability_ZYX, a.logit, Calibration()) for a in answers]
+        summary = summarise(cases)
+        steps, seconds = seconds_a_step(out / f"run-{name}")
+        found[name] = {"steps": steps, "seconds_a_step": round(seconds, 3)} | summary["headline"] | summary["probes"]
+    return found
 
 
 def train(config: Path, cache: Path, run: Path, overrides: list[str]) -> float:

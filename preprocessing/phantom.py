@@ -187,7 +187,6 @@ def generate_study(
         view=acquisition.view, dose_mbq=acquisition.dose_bq / 1e6 if with_pet else None,
         uptake_minutes=(acquisition.scan_start - acquisition.injection).total_seconds() / 60,
         ct_slice_mm=geometry.ct.spacing_mm[0], myocardium_suv=anatomy.suv["myocardium"],
-        bladder_suv=anatomy.suv["bladder"],
     )  # fmt: skip
     row: dict[str, Any] = {"study_id": study_id, "patient_id": f"PHANTOM-{seed:04d}-{index:06d}"}
     row |= {name: f"{study_id}/{name}{ending}" for name in ("ct", "pet") if name == "ct" or with_pet}

@@ -39,7 +39,6 @@ class Facts:
     uptake_minutes: float
     ct_slice_mm: float
     myocardium_suv: float
-    bladder_suv: float
 
 
 SECTIONS: dict[str, tuple[str, ...]] = {

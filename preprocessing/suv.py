@@ -22,11 +22,6 @@ from vol3d.errors import UnitError
 from vol3d.types import Array
 
 
-def suvbw_factors(instances: Sequence[Mapping[str, Any]]) -> list[float]:
-    """`suvbw` without the words: one factor per instance."""
-    return list(suvbw(instances).factors)
-
-
 def suv_factors(instances: Sequence[Mapping[str, Any]], kind: Kind) -> list[float]:
     """Factors from rescaled pixel values to SUV of another kind (`preprocessing.suv_body`), one per instance.
 

@@ -45,7 +45,7 @@ def doctor(
 
 
 def demo(out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("out/demo")) -> None:
-    """Phantom PET/CT through preprocess, train, segment and evaluate, with pictures; about ten minutes on two cores.
+    """Phantom PET/CT through preprocess, train, segment and evaluate, with pictures; a quarter of an hour on two cores.
 
     Example: vol3d demo --out out/demo
     """

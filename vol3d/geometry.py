@@ -136,11 +136,6 @@ class Grid:
         """Volume of one voxel in ml."""
         return float(np.prod(self.spacing_mm)) / 1000.0
 
-    @property
-    def diagonal_mm(self) -> float:
-        """Distance between the outermost corners of the grid's box."""
-        return float(np.linalg.norm(np.array(self.shape) * self.spacing_mm))
-
     @cached_property
     def affine_xyz(self) -> Affine:
         """nibabel's affine: index (x, y, z) to RAS+ mm."""

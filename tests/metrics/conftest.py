@@ -32,7 +32,7 @@ def _row(rng: np.random.Generator, index: int, lesions: tuple[int, int]) -> dict
     measured = [_measured(rng, i, t) for i, t in enumerate(drawn, 1)]
     facts = Facts(
         lesions=measured, in_view=share, resected=resected, contrast=True, arms=False, view="torso",
-        dose_mbq=300.0 if with_pet else None, uptake_minutes=60.0, ct_slice_mm=3.0, myocardium_suv=3.0, bladder_suv=9.0,
+        dose_mbq=300.0 if with_pet else None, uptake_minutes=60.0, ct_slice_mm=3.0, myocardium_suv=3.0,
     )  # fmt: skip
     report = write_report(rng, facts)
     findings = findings_of(measured, share)

@@ -11,7 +11,6 @@ from vol3d.geometry import Grid
 from vol3d.metrics.segmentation import (
     LesionCounts,
     dice,
-    empty_share,
     hd95,
     lesion_counts,
     lesion_f1,
@@ -55,7 +54,6 @@ def test_empty_masks_follow_the_convention():
         assert dice(pred, truth) == 0.0
         assert nsd(pred, truth, spacing) == 0.0
         assert hd95(pred, truth, spacing) == pytest.approx(diagonal)
-    assert hd95(full, empty, spacing) == pytest.approx(Grid.from_spacing(SHAPE, spacing).diagonal_mm)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -209,11 +207,6 @@ def test_mirror_refuses_an_oblique_grid():
     affine[:3, :3] = [[0, 0.6, 0.8], [0, 0.8, -0.6], [1, 0, 0]]
     with pytest.raises(GeometryError, match="axis-aligned"):
         mirror_left_right(np.zeros((4, 4, 4)), Grid((4, 4, 4), affine), 0.0)
-
-
-def test_empty_share():
-    assert empty_share([0, 0, 5, 0]) == 0.75
-    assert np.isnan(empty_share([]))
 
 
 def test_score_gathers_all_of_it():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from preprocessing.options import PetSupplement, ReadOptions
-from preprocessing.suv import refuse_unlike_suv, suv_factors, suvbw, suvbw_factors
+from preprocessing.suv import refuse_unlike_suv, suv_factors, suvbw
 from preprocessing.suv_header import metadata, supplemented
 from preprocessing.suv_nuclides import nuclide_in
 from vol3d.errors import ConfigError, UnitError
@@ -37,6 +37,10 @@ def image(**changes):
         "FrameReferenceTime": 0,
     }
     return {k: v for k, v in (base | changes).items() if v is not None}
+
+
+def suvbw_factors(instances):
+    return list(suvbw(instances).factors)
 
 
 def expected(seconds):

@@ -1,4 +1,4 @@
-"""Questions and phrases in the words of people who had not seen the rules, each with what it means (`wordings/`).
+"""Questions and phrases written without sight of the rules, each with what it means (`wordings/`).
 
 Kinds, organs, sides, densities and uptake must be read as they were meant. What is not understood is refused, so a
 share of them may be; another meaning than the one meant would be answered, so none may be.

@@ -11,8 +11,8 @@ _spec = importlib.util.spec_from_file_location("loop_job", Path(__file__).with_n
 job = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(job)
 
-# Rounding differs with the number of ranks. eps: AdamW would turn that of tiny gradients into full steps; learning_rate: a
-# unit that rounding puts on the other side of its kink moves the next loss by about a twentieth of it.
+# Rounding differs with the number of ranks. eps: AdamW would turn that of tiny gradients into full steps;
+# learning_rate: a unit that rounding puts on the other side of its kink moves the next loss by a twentieth of it.
 SETTINGS = {"checkpoint_every": 3, "optim": {"learning_rate": 1e-3, "warmup_steps": 2, "eps": 1e-4}}
 
 

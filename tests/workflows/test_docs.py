@@ -239,6 +239,7 @@ ELSEWHERE = {
     "docs/how-to/pacs-export.md": "tests/workflows/test_export.py",
     "docs/how-to/report.md": "tests/workflows/test_report.py, tests/workflows/test_change.py",
     "docs/how-to/report-text.md": "its programs run above; tests/text",
+    "docs/how-to/segment.md": "tests/workflows/test_pipeline.py",
     "docs/how-to/slicer.md": "needs 3D Slicer",
     "docs/how-to/slurm.md": "tests/jobs runs the job files under SLURM",
     "docs/scaling.md": "tests/test_scaling.py, tests/data/test_index.py; measuring takes ten minutes",
@@ -269,21 +270,20 @@ def world(tiny, tmp_path_factory):
 @pytest.mark.parametrize("name", LIVE)
 def test_a_pages_commands_run_in_order(name, world, vol3d, tiny, monkeypatch, capsys):
     monkeypatch.chdir(world)
-    names = {"entry": _entry(world)}
+    names, entry = {}, f'Cache("out/cache").entry("{_a_study(world)}")'
     for block in blocks(DOCS / "how-to" / f"{name}.md"):
         if block.language == "python":
-            exec(compile(block.text, str(block), "exec"), names)
+            exec(compile(block.text.replace('Cache("CACHE").entry("STUDY")', entry), str(block), "exec"), names)
         elif block.language == "bash":
             for words in commands(block):
                 _run_words(words, vol3d, tiny, world, capsys, block)
             _run_bundle(block, world)
 
 
-def _entry(world):
+def _a_study(world):
     from vol3d.cache import Cache
 
-    cache = Cache(world / "out/cache")
-    return cache.entry(cache.study_ids[0])
+    return Cache(world / "out/cache").study_ids[0]
 
 
 def _run_words(words, vol3d, tiny, world, capsys, block):

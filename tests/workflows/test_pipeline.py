@@ -1,6 +1,7 @@
 """The real commands on a tiny model: what they write, and what they say when something is wrong."""
 
 import json
+import re
 from pathlib import Path
 
 import nibabel
@@ -15,6 +16,9 @@ from vol3d.export.nifti import read_array, read_grid
 from vol3d.geometry import Grid
 from vol3d.volume import Volume
 from vol3d.workflows.prepare import load_recipe
+
+PAGE = Path(__file__).parents[2] / "docs/how-to/segment.md"
+DOCUMENTED = set(re.findall(r"`(\w+)`", PAGE.read_text()))
 
 
 def rows(manifest):
@@ -51,6 +55,8 @@ def test_masks_lie_on_the_source_grid(vol3d, tiny, tmp_path):
         assert (answer["state"] == "present") == (voxels > 0)
         assert answer["state"] in ("present", "absent", "not in field of view")
         assert 0 <= answer["probability"] <= 1
+        assert set(answer) <= DOCUMENTED
+    assert set(record) <= DOCUMENTED
     labels = json.loads((tmp_path / study / "labels.json").read_text())
     assert [v["prompt"] for v in labels["labels"].values()] == prompts
     assert vol3d("segment", tiny.run, source, "--prompt", "liver", "--out", tmp_path) == 0

@@ -1,8 +1,8 @@
 """How well a mask answers: overlap, surfaces, lesions, uptake, sides, absences. Defined once, used everywhere.
 
 Conventions: a mask is any array whose non-zero voxels are members. Both masks empty: NaN, left out of every mean and
-counted by `empty_share` instead. One empty: Dice and NSD 0, HD95 the grid's diagonal. Distances are in mm and need the
-spacing (z, y, x) or the grid.
+counted among the absences instead. One empty: Dice and NSD 0, HD95 the grid's diagonal. Distances are in mm and
+need the spacing (z, y, x) or the grid.
 """
 
 from __future__ import annotations
@@ -161,12 +161,6 @@ def mirror_left_right(mask_ZYX: Array, grid: Grid, midline_mm: float) -> Array:
     legal = (of >= 0) & (of < len(lines))
     out[to[legal]] = lines[of[legal]]
     return np.moveaxis(out, 0, axis)
-
-
-def empty_share(pred_voxels: Iterable[int]) -> float:
-    """Share of absent phrases answered by an empty mask, from the voxel count of each answer; NaN without any."""
-    counts = np.array(list(pred_voxels))
-    return float((counts == 0).mean()) if counts.size else float("nan")
 
 
 def score(pred_ZYX: Array, truth_ZYX: Array, grid: Grid, tolerance_mm: float = NSD_TOLERANCE_MM) -> Scores:

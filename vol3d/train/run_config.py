@@ -84,7 +84,14 @@ class ReadConfig:
     model: ReaderConfig
     """Probes, visual tokens, decoder."""
     train: TrainConfig
-    """Its loop."""
+    """Its loop. Nothing is validated in it: `validate_every` stays 0 and `best_metric` decides nothing."""
+
+    def __post_init__(self) -> None:
+        if self.train.validate_every:
+            raise ConfigError(
+                f"expected read.train.validate_every: 0, as the reader is not validated while it trains, found "
+                f"{self.train.validate_every}; `vol3d evaluate --language` scores it"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

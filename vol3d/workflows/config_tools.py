@@ -151,7 +151,7 @@ def _recipe_faults(path: Path, config: Any) -> list[str]:
 
 def _train_faults(config: Any) -> Iterator[str]:
     """DeepSpeed files and the text model, as `vol3d train` looks them up. A reader's language model that is not on
-    this machine is told as a warning: it is needed after the first phase only."""
+    this machine is told as a warning: the file may be meant for another machine."""
     from vol3d.model.language_base import find_base
     from vol3d.model.text import resolve_text
     from vol3d.train.engine import read_deepspeed_file
