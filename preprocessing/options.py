@@ -89,6 +89,8 @@ class ReadOptions:
     """A gantry tilt: refused, or the slices shifted back by linear interpolation (`vol3d.dicom.straighten`)."""
     spacing: Literal["refuse", "resample"] = "refuse"
     """Uneven distances between slices: refused, or resampled linearly to even ones. A missing slice is refused."""
+    frames: Literal["refuse", "registered"] = "refuse"
+    """CT and PET in two frames of reference: refused, or taken as one, as after a registration elsewhere."""
     pet: PetSupplement = field(default_factory=PetSupplement)
     """Values that a PET's header lacks."""
     rescale: CtRescale | None = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
+from preprocessing.belonging import require_one_study
 from preprocessing.manifest import MaskRow, Row
 from preprocessing.options import DEFAULT
 from preprocessing.read_dicom_masks import DrawnOn, is_dicom, read_dicom_mask
@@ -45,6 +46,9 @@ def build_entry(row: Row, config: PreprocessConfig, *, assume_hu: bool = False) 
         readings["ct"] = read_image(row.ct, "ct", assume_hu=assume_hu, options=options)
     if row.pet is not None:
         readings["pet"] = read_image(row.pet, "pet", options=options)
+    if len(readings) == 2:
+        noted = require_one_study(readings["ct"].files, readings["pet"].files, options.frames)
+        readings["pet"] = replace(readings["pet"], notes=(*readings["pet"].notes, *noted))
     truths = [_read_truth(mask, readings) for mask in row.masks]
     groups, empty_phrases = _group_by_finding(row.masks, truths, readings)
     study: dict[str, Any] = {name: reading.volume for name, reading in readings.items()}
@@ -82,8 +86,10 @@ def fingerprint(row: Row, config: PreprocessConfig, *, assume_hu: bool = False) 
     record = {**asdict(row), "ct": None, "pet": None, "masks": [_keyed(asdict(m)) for m in row.masks]}
     if row.reading is None:
         del record["reading"]  # so that the entries of rows without options keep their key
-    elif row.reading.rescale is None:
-        del record["reading"]["rescale"]
+    else:
+        for later, default in (("rescale", None), ("frames", "refuse")):
+            if record["reading"][later] == default:
+                del record["reading"][later]
     text = json.dumps([SCHEMA, digest(config), assume_hu, files, record], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -146,24 +152,36 @@ def _group_by_finding(
     One finding drawn on both grids is one mask: the finer drawing makes the common grid's mask, the PET's stays native.
     """
     groups: dict[str, tuple[MaskRow, Volume, Volume | None]] = {}
-    by_finding: dict[tuple[str, tuple[str, ...]], str] = {}
+    by_finding: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     empty: list[str] = []
     for row, truth in zip(rows, truths, strict=True):
         if not truth.array_ZYX.any():
             empty += row.phrases if row.if_empty == "absent" else ()
             continue
-        twin = by_finding.get((row.finding_id, row.phrases)) if row.finding_id else None
-        if twin and not groups[twin][1].grid.same_as(truth.grid, MASK_GRID_TOLERANCE_MM):
+        same = by_finding.setdefault((row.finding_id, row.phrases), []) if row.finding_id else []
+        twin = _twin(truth, {name: groups[name][1] for name in same}, readings)
+        if twin:
             first_row, first, _ = groups[twin]
             fine = min(first, truth, key=lambda v: v.grid.voxel_ml)
-            native = next((v for v in (first, truth) if _home(v.grid, readings) == "pet"), None)
-            groups[twin] = (first_row, fine, native)
+            groups[twin] = (first_row, fine, first if _home(first.grid, readings) == "pet" else truth)
+            same.remove(twin)  # a drawing has one twin
             continue
         name = _unique(row.label or row.finding_id or row.phrases[0], groups)
         groups[name] = (row, truth, None)
-        if row.finding_id:
-            by_finding[(row.finding_id, row.phrases)] = name
+        same.append(name)
     return groups, empty
+
+
+def _twin(truth: Volume, others: dict[str, Volume], readings: dict[str, Reading]) -> str | None:
+    """Of masks of the same finding, the one that was drawn on the other image and overlaps this one most."""
+    home = _home(truth.grid, readings)
+    shared = {
+        name: float(other.resample_to(truth.grid).array_ZYX[truth.array_ZYX != 0].sum())
+        for name, other in others.items()
+        if _home(other.grid, readings) != home
+    }
+    best = max(shared, key=lambda name: shared[name], default=None)
+    return best if best is not None and shared[best] > 0 else None
 
 
 def _unique(text: str, taken: dict[str, Any]) -> str:

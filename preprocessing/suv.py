@@ -63,6 +63,7 @@ def suvbw(instances: Sequence[Mapping[str, Any]]) -> Suv:
         raise UnitError(f"expected {EXPECTED['Units']}, found {units!r}: no rule leads from there to SUVbw")
     first = instances[0]
     notes = two_injections_note(first) if units == "BQML" else ()
+    notes += (first["DoseNote"],) if units == "BQML" and first.get("DoseNote") else ()
     return Suv(found.factors, found.rule, (*supplied_note(instances), *notes, *body_note(first)))
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydicom.uid import EnhancedPETImageStorage
+
+from preprocessing.suv_times import number
 from vol3d.dicom.series import PARSE_ERRORS
 from vol3d.errors import UnitError
 
@@ -24,6 +27,9 @@ _ISOTOPE = (
     "RadionuclideTotalDose", "RadionuclideHalfLife", "RadiopharmaceuticalStartTime", "RadiopharmaceuticalStartDateTime",
     "Radiopharmaceutical",
 )  # fmt: skip
+LEAST_DOSE_IN_BQ = 1e6
+"""From here on the dose of an Enhanced PET is one in Bq."""
+
 _PHILIPS = {"SUVScaleFactor": 0x00, "ActivityConcentrationScaleFactor": 0x09}
 _GE = {"GEPrivatePostInjectionDateTime": 0x0D, "GEPrivateAdministrationDateTime": 0x3B}
 """Scan time (which the vendor-neutral pseudo-code and its implementations call post-injection) and administration."""
@@ -49,8 +55,22 @@ def metadata(header: Any) -> dict[str, Any]:
         found["Radiopharmaceutical"] = (
             str(found["Radiopharmaceutical"] or "") + " " + _meaning(item, "RadiopharmaceuticalCodeSequence")
         ).strip()
+    found |= _dose_in_bq(found, str(header.get("SOPClassUID") or ""))
     philips = _private(header, 0x7053, "Philips PET Private Group", _PHILIPS)
     return found | {"PhilipsPETPrivateGroup": philips} | _private(header, 0x0009, "GEMS_PETD_01", _GE)
+
+
+def _dose_in_bq(found: Mapping[str, Any], sop_class: str) -> dict[str, Any]:
+    """Radionuclide Total Dose, which an Enhanced PET states in MBq (PS3.3 C.8.22.4) and every other PET in Bq.
+
+    A million MBq are given to nobody, so such an Enhanced PET was written in Bq.
+    """
+    dose = number(found, "RadionuclideTotalDose")
+    if sop_class != EnhancedPETImageStorage or dose is None:
+        return {}
+    if dose >= LEAST_DOSE_IN_BQ:
+        return {"DoseNote": "suv: dose of an Enhanced PET taken as Bq, as no patient gets so many MBq"}
+    return {"RadionuclideTotalDose": dose * 1e6}
 
 
 def supplemented(instances: Sequence[Mapping[str, Any]], supplied: Mapping[str, str | float]) -> list[dict[str, Any]]:

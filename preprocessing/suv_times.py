@@ -39,6 +39,12 @@ LONGEST_NIGHT = timedelta(hours=12)
 """A time of injection after that of the scan is of the evening before only if no more than this lies between them; else
 the two are of different clocks (UTC and local time), and 17 hours would pass for nine half-lives."""
 
+SAME_MOMENT = 0.01
+"""Share of a half-life within which Frame Reference Times agree on one moment: 0.7% of SUV."""
+
+TELLING = 0.05
+"""Share of a half-life from which a contradiction is told: 3.5% of SUV."""
+
 SAME_CLOCK = timedelta(minutes=1)
 """How far apart two statements of one time may lie."""
 
@@ -57,8 +63,16 @@ def series_reference(instances: Sequence[Mapping[str, Any]], half_life_s: float)
     series = _join(instances[0], "SeriesDate", "SeriesTime")
     if series is None:
         raise UnitError(f"expected {EXPECTED['SeriesTime']}, found none: the reference time of START is unknown")
+    offsets = [number(i, "FrameReferenceTime") for i in instances]
+    means = [mean_count_offset(i, half_life_s) for i in instances]
+    candidates = [
+        acquired - timedelta(milliseconds=offset) + mean
+        for acquired, offset, mean in zip(acquisitions, offsets, means, strict=True)
+        if offset is not None and offset > 0 and mean is not None
+    ]
+    spread = (max(candidates) - min(candidates)).total_seconds() if candidates else 0.0
     if series <= min(acquisitions):
-        return series, "series time"
+        return series, "series time" + _contradiction(series, candidates, len(instances), spread, half_life_s)
     scan = _datetime(instances[0], "GEPrivatePostInjectionDateTime")
     if scan is not None:
         if not timedelta(hours=-6) <= scan - min(acquisitions) <= SAME_CLOCK:
@@ -67,22 +81,25 @@ def series_reference(instances: Sequence[Mapping[str, Any]], half_life_s: float)
                 f"{(scan - min(acquisitions)).total_seconds() / 3600:.2f} h from it: dates of two clocks, or changed"
             )
         return scan, "GE scan time"
-    offsets = [number(i, "FrameReferenceTime") for i in instances]
-    means = [mean_count_offset(i, half_life_s) for i in instances]
-    candidates = [
-        acquired - timedelta(milliseconds=offset) + mean
-        for acquired, offset, mean in zip(acquisitions, offsets, means, strict=True)
-        if offset is not None and offset > 0 and mean is not None
-    ]
     if len(candidates) < len(instances):
         return min(acquisitions), "earliest acquisition"
-    spread = (max(candidates) - min(candidates)).total_seconds()
-    if spread > 0.01 * half_life_s:
+    if spread > SAME_MOMENT * half_life_s:
         raise UnitError(
             f"expected acquisition minus frame reference time to be one time for the whole series, found a spread of "
             f"{spread:.0f} s: the reference time of START is unknown"
         )
     return sorted(candidates)[len(candidates) // 2], "acquisition - frame reference time"
+
+
+def _contradiction(
+    series: datetime, candidates: Sequence[datetime], images: int, spread: float, half_life_s: float
+) -> str:
+    """Words for the entry's notes where Frame Reference Times agree on another moment than the series time, which is
+    used all the same: vendors do not agree on what they count from."""
+    if len(candidates) < images or spread > SAME_MOMENT * half_life_s:
+        return ""
+    apart = (sorted(candidates)[len(candidates) // 2] - series).total_seconds()
+    return f" (frame reference times say {apart:+.0f} s: check it)" if abs(apart) > TELLING * half_life_s else ""
 
 
 def mean_count_offset(instance: Mapping[str, Any], half_life_s: float) -> timedelta | None:
@@ -114,9 +131,10 @@ def injection(instance: Mapping[str, Any], scan: datetime, half_life_s: float) -
     Raises:
         UnitError: no time; a time without date of a tracer that is scanned days later, or plainly after the scan.
     """
-    found = _datetime(instance, "RadiopharmaceuticalStartDateTime")
-    if found is not None:
-        return found
+    if has_time(instance, "RadiopharmaceuticalStartDateTime"):
+        found = _datetime(instance, "RadiopharmaceuticalStartDateTime")
+        if found is not None:
+            return found
     value = str(instance.get("RadiopharmaceuticalStartTime") or "").strip()
     if not value:
         found = _datetime(instance, "GEPrivateAdministrationDateTime")
@@ -147,7 +165,11 @@ def two_injections_note(instance: Mapping[str, Any]) -> tuple[str, ...]:
     """A note if Start DateTime, which is used, and Start Time show different times of day."""
     dated = str(instance.get("RadiopharmaceuticalStartDateTime") or "").strip()
     clock = str(instance.get("RadiopharmaceuticalStartTime") or "").strip()
-    if not dated or not clock or any(sign in dated[8:] for sign in "+-"):
+    if (
+        not has_time(instance, "RadiopharmaceuticalStartDateTime")
+        or not clock
+        or any(sign in dated[8:] for sign in "+-")
+    ):
         return ()
     first, second = (_parse(dated[:8], t, "RadiopharmaceuticalStartDateTime") for t in (dated[8:], clock))
     apart = min(abs(first - second), abs(timedelta(days=1) - abs(first - second)))
@@ -155,6 +177,11 @@ def two_injections_note(instance: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     minutes = apart.total_seconds() / 60
     return (f"suv: RadiopharmaceuticalStartDateTime used; RadiopharmaceuticalStartTime is {minutes:.0f} min off",)
+
+
+def has_time(instance: Mapping[str, Any], keyword: str) -> bool:
+    """False for a DT of a date alone, which is legal (PS3.5 6.2) and no time."""
+    return len(str(instance.get(keyword) or "").strip()) > len("YYYYMMDD")
 
 
 def _join(instance: Mapping[str, Any], date: str, time: str) -> datetime | None:

@@ -126,7 +126,7 @@ def from_bqml(instances: Sequence[Mapping[str, Any]]) -> Suv:
         times = [reference] * len(instances)
         rule = f"suv: BQML, START, reference = {source}"
     else:
-        times = [acquisition(i) + (mean_count_offset(i, half_life_s) or timedelta(0)) for i in instances]
+        times = [acquisition(i) + _to_mean_count(i, half_life_s) for i in instances]
         rule = "suv: BQML, NONE, each image decayed to its own time"
     start = injection(first, min(times), half_life_s)
     elapsed = [(t - start).total_seconds() for t in times]
@@ -137,6 +137,16 @@ def from_bqml(instances: Sequence[Mapping[str, Any]]) -> Suv:
             f"supply the injection time (injected)"
         )
     return Suv(tuple(atinjection * 2 ** (s / half_life_s) for s in elapsed), rule)
+
+
+def _to_mean_count(instance: Mapping[str, Any], half_life_s: float) -> timedelta:
+    offset = mean_count_offset(instance, half_life_s)
+    if offset is None:
+        raise UnitError(
+            "expected ActualFrameDuration (0018,1242) of a PET with DecayCorrection NONE, found none: at which moment "
+            "of the frame its activity is the mean is unknown"
+        )
+    return offset
 
 
 def _dose(instance: Mapping[str, Any]) -> float:

@@ -18,7 +18,7 @@ from scipy import ndimage
 from vol3d.boxes import bounding_box
 from vol3d.errors import ConfigError, GeometryError
 from vol3d.geometry import Grid
-from vol3d.types import Zyx, ZyxMm
+from vol3d.types import Array, Zyx, ZyxMm
 from vol3d.volume import Volume
 
 BODY_HU = -400.0
@@ -108,6 +108,7 @@ class ToCommonGrid(_Recorded):
     def __call__(self, data: Study) -> Study:
         """Resamples every volume."""
         images = {key: data[key] for key in self.keys if key in data}
+        require_overlap([v.grid for v in images.values()])
         chosen = [images[self.extent]] if self.extent in images else list(images.values())
         grid = common_grid([v.grid for v in chosen], self.spacing_mm)
         out = {**data, "steps": list(data["steps"])}
@@ -153,23 +154,34 @@ class CropToBody(_Recorded):
         return out
 
 
-def common_grid(grids: list[Grid], spacing_mm: ZyxMm) -> Grid:
-    """Axis-aligned canonical grid over the boxes (outer voxel faces) of all `grids`, centred on their union.
-
-    Raises:
-        GeometryError: the boxes do not meet, so CT and PET cannot belong together.
-    """
+def _boxes(grids: list[Grid]) -> tuple[list[Array], list[Array]]:
+    """Lowest and highest world (x, y, z) of each grid's outer voxel faces."""
     lows, highs = [], []
     for grid in grids:
         faces = np.array(list(itertools.product(*[(-0.5, n - 0.5) for n in grid.shape])))
         mm = grid.index_to_mm(faces)
         lows.append(mm.min(axis=0))
         highs.append(mm.max(axis=0))
+    return lows, highs
+
+
+def require_overlap(grids: list[Grid]) -> None:
+    """Refuses images that have no place in common, whichever of them the common grid covers.
+
+    Raises:
+        GeometryError: the boxes do not meet, so CT and PET cannot belong together.
+    """
+    lows, highs = _boxes(grids)
     if (np.max(lows, axis=0) > np.min(highs, axis=0)).any():
         raise GeometryError(
             f"expected CT and PET to overlap, found boxes (x, y, z mm) {[np.round(a).tolist() for a in lows]} to "
             f"{[np.round(a).tolist() for a in highs]}; are they of one study and one frame of reference?"
         )
+
+
+def common_grid(grids: list[Grid], spacing_mm: ZyxMm) -> Grid:
+    """Axis-aligned canonical grid over the boxes (outer voxel faces) of all `grids`, centred on their union."""
+    lows, highs = _boxes(grids)
     low, high = np.min(lows, axis=0), np.max(highs, axis=0)
     spacing_xyz = np.array(spacing_mm[::-1])
     size = np.maximum(1, np.rint((high - low) / spacing_xyz - 1e-6)).astype(int)

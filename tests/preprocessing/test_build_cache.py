@@ -196,6 +196,40 @@ def test_one_finding_drawn_on_both_grids_is_one_mask(tmp_path):
     assert entry.read_mask("left_half", (0, 0, 0), entry.grid.shape)[0].any()
 
 
+def ball(grid, at_xyz, radius_mm):
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij"), -1)
+    return (np.linalg.norm(grid.index_to_mm(index) - at_xyz, axis=-1) < radius_mm).astype(np.uint8)
+
+
+def drawn(tmp_path, order, row):
+    """Two lesions of one finding: a and b on the CT, A and B on the PET, 40 mm apart; listed in this order."""
+    grids, places = {"a": GRID, "b": GRID, "A": PET, "B": PET}, {"a": (-20, 0, 30), "b": (20, 0, 30)}
+    masks = []
+    for letter in order:
+        path = f"lesion-{letter}-{letter.isupper()}.nii.gz"
+        write_nifti(tmp_path / path, ball(grids[letter], places[letter.lower()], 8), grids[letter])
+        masks.append({"path": path, "label": "lesion", "phrases": ["lesion"], "finding_id": "f1"})
+    return {**row, "masks": masks}
+
+
+@pytest.mark.parametrize("order", ["aAbB", "abAB", "abBA", "ABab", "BAab", "aBbA"])
+def test_each_drawing_on_the_pet_goes_with_the_lesion_that_it_overlaps(tmp_path, order):
+    run(write_manifest(tmp_path, [drawn(tmp_path, order, write_study(tmp_path, 0))]), tmp_path / "cache")
+    entry = Cache(tmp_path / "cache").entry("s00")
+    assert len(entry.masks) == 2
+    for mask in entry.masks:
+        left = entry.grid.index_to_mm(entry.foreground(mask.name))[:, 0].mean() < 0
+        np.testing.assert_array_equal(entry.native_mask(mask.name), ball(PET, (-20 if left else 20, 0, 30), 8))
+
+
+def test_two_lesions_of_one_finding_on_one_image_stay_two_whatever_way_they_are_stored(tmp_path):
+    row = drawn(tmp_path, "ab", write_study(tmp_path, 0))
+    flipped = GRID.flip((2,))
+    write_nifti(tmp_path / row["masks"][1]["path"], ball(flipped, (20, 0, 30), 8), flipped)
+    run(write_manifest(tmp_path, [row]), tmp_path / "cache")
+    assert [m.name for m in Cache(tmp_path / "cache").entry("s00").masks] == ["lesion", "lesion_2"]
+
+
 def test_the_native_mask_is_the_one_drawn_on_the_pet_also_where_that_is_finer(tmp_path):
     fine = Grid.from_spacing((24, 30, 30), (2.5, 2.5, 2.5), (-36.0, -36.0, 0.0))
     row = write_study(tmp_path, 0)

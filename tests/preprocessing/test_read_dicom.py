@@ -513,13 +513,13 @@ def test_legacy_converted_enhanced_pet_equals_its_single_frames(tmp_path, decay)
     assert multi.notes == single.notes
 
 
-def enhanced_pet(unit="Bq/ml", slope=2.0, **tags):
-    """Five frames of Enhanced PET: values by Real World Value Mapping, decay-corrected to a stated moment."""
+def enhanced_pet(unit="Bq/ml", slope=2.0, dose=350.0, **tags):
+    """Five frames of Enhanced PET: values by Real World Value Mapping, decay-corrected to a stated moment; 350 MBq."""
     d = slice_(np.zeros((ROWS, COLUMNS), np.uint16), 0, 1, modality="PT")
     d.SOPClassUID = d.file_meta.MediaStorageSOPClassUID = uids.EnhancedPETImageStorage
     del d.ImagePositionPatient, d.ImageOrientationPatient, d.PixelSpacing, d.RescaleSlope, d.RescaleIntercept
     isotope = Dataset()
-    isotope.RadiopharmaceuticalStartDateTime, isotope.RadionuclideTotalDose = "20240102100000", 350e6
+    isotope.RadiopharmaceuticalStartDateTime, isotope.RadionuclideTotalDose = "20240102100000", dose
     isotope.RadionuclideHalfLife = 6586.2
     d.RadiopharmaceuticalInformationSequence = Sequence([isotope])
     d.PatientWeight, d.DecayCorrected, d.AttenuationCorrected = 70, "YES", "YES"
@@ -557,6 +557,14 @@ def test_enhanced_pet_by_its_real_world_values(tmp_path):
     expected = 1000 * 2.0 * np.arange(1, 6) * 70e3 / (350e6 * LEFT)
     np.testing.assert_allclose(reading.volume.array_ZYX[:, 1, 1], expected, rtol=1e-6)
     assert reading.notes == ("suv: BQML, START, reference = decay correction time",)
+
+
+def test_enhanced_pet_whose_dose_was_written_in_bq(tmp_path):
+    """The module says MBq (PS3.3 C.8.22.4)."""
+    reading = read_image(save(tmp_path, [enhanced_pet(dose=350e6)]), "pet")
+    expected = 1000 * 2.0 * np.arange(1, 6) * 70e3 / (350e6 * LEFT)
+    np.testing.assert_allclose(reading.volume.array_ZYX[:, 1, 1], expected, rtol=1e-6)
+    assert "suv: dose of an Enhanced PET taken as Bq, as no patient gets so many MBq" in reading.notes
 
 
 def test_enhanced_pet_that_is_not_decay_corrected(tmp_path):

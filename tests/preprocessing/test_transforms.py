@@ -72,6 +72,15 @@ def test_ct_and_pet_share_one_grid_and_extents_differ():
     assert only_ct["ct"].grid.shape[0] == round(40 * 2.5 / 3)
 
 
+@pytest.mark.parametrize("extent", ["union", "ct", "pet"])
+def test_images_without_a_place_in_common_are_refused(extent):
+    ct = box_volume(AXIAL, np.full(3, -40), np.full(3, 40), "ct", 40.0, -1000.0)
+    far = Grid.from_spacing((30, 25, 25), (5.0, 5.0, 5.0), (-60.0, -60.0, 900.0))
+    pet = Volume(np.ones(far.shape, np.float32), far, "pet")
+    with pytest.raises(GeometryError, match="expected CT and PET to overlap"):
+        compose(config(extent=extent))({"ct": ct, "pet": pet, "steps": []})
+
+
 def test_orientation_comes_before_resampling_and_steps_are_recorded():
     study = {"ct": box_volume(AXIAL.flip((0,)), np.full(3, -9), np.full(3, 9), "ct", 40.0, -1000.0), "steps": []}
     steps = [s["step"] for s in compose(config(body_crop=True))(study)["steps"]]
@@ -112,12 +121,6 @@ def test_a_tiny_mask_survives_a_coarse_grid():
     assert len(found) == 1
     distance = done["ct"].grid.index_to_mm(found[0]) - AXIAL.index_to_mm((20, 30, 30))
     assert np.abs(distance).max() <= 4.1
-
-
-def test_images_that_do_not_meet_are_refused():
-    far = Grid(AXIAL.shape, np.array([[1, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ AXIAL.affine)
-    with pytest.raises(GeometryError, match="expected CT and PET to overlap"):
-        common_grid([AXIAL, far], (3, 3, 3))
 
 
 def test_a_grid_at_the_wanted_spacing_is_left_alone():

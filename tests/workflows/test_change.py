@@ -260,3 +260,6 @@ def test_what_nobody_looked_for_is_neither_new_nor_resolved(tmp_path, prior):
         assert {r["change"] for r in rows if r["organ"] == "lung"} >= {told}
     gone = {(r["current"] or r["prior"])["phrase"]: r["change"] for r in compare(blind, now)["lesions"]}
     assert gone[PLACES["right lung"]] == "not comparable"
+    texts = [r["text"] for r in compare(now, blind)["lesions"] if r["change"] == "not comparable"]
+    assert texts
+    assert all("not looked for in the prior study" in text for text in texts)

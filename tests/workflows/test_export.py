@@ -47,6 +47,15 @@ def answered(tiny, vol3d, tmp_path_factory):
     return folder, study / "ct", masks, grid
 
 
+def of_nobody(folder, out):
+    """A copy of the answers as they are for NIfTI, which names no patient."""
+    shutil.copytree(folder, out)
+    record = json.loads((out / "segmentation.json").read_text())
+    record["patient"]["header"] = None
+    (out / "segmentation.json").write_text(json.dumps(record))
+    return out
+
+
 def test_segment_states_every_suv_figure(tiny, answered):
     record = json.loads((answered[0] / "segmentation.json").read_text())
     assert {"suv_max", "suv_mean", "suv_peak", "tlg_g"} <= set(record["answers"][2])
@@ -146,6 +155,7 @@ def test_mistakes_are_explained(vol3d, answered, tiny, tmp_path, capsys):
     broken = tmp_path / "broken"
     shutil.copytree(folder, broken)
     (broken / "masks" / "02-nodule-in-the-right-lung.nii.gz").unlink()
+    unknown = of_nobody(folder, tmp_path / "unknown")
     nothing = tmp_path / "nothing"
     nothing.mkdir()
     (nothing / "segmentation.json").write_text("{}")
@@ -153,7 +163,8 @@ def test_mistakes_are_explained(vol3d, answered, tiny, tmp_path, capsys):
         (["dicom-seg", folder], "expected --source"),
         (["dicom-seg", folder.parent, "--source", ct], f"it holds the studies {folder.name}"),
         (["dicom-seg", tmp_path / "nowhere", "--source", ct], "expected a study's folder"),
-        (["dicom-seg", folder, "--source", other], "grid of the source series"),
+        (["dicom-seg", folder, "--source", other], "found another Patient ID"),
+        (["dicom-seg", unknown, "--source", other], "grid of the source series"),
         (["dicom-seg", folder, "--source", ct.parent / "pet"], "expected a CT series"),
         (["dicom-seg", folder, "--source", tmp_path / "nowhere"], "found nothing"),
         (["dicom-seg", broken, "--source", ct], "segment the study again"),
@@ -191,6 +202,9 @@ def test_names_of_patients_stay_out_of_the_logs(vol3d, answered, tmp_path, capsy
         dataset.PatientName, dataset.PatientID = "Secretname^X", "secret-id"
         dataset.save_as(path)
     caplog.set_level(logging.DEBUG)
+    assert vol3d("export", "dicom-seg", folder, "--source", secret, "--out", tmp_path) == 1
+    assert "found another Patient ID" in capsys.readouterr().err
+    folder = of_nobody(folder, tmp_path / "answers")
     for kind in ("dicom-seg", "dicom-sr", "dicom-rtstruct"):
         assert vol3d("export", kind, folder, "--source", secret, "--out", tmp_path) == 0
     (tmp_path / "words.txt").write_text("FINDINGS: none.")

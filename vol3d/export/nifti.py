@@ -25,6 +25,9 @@ from vol3d.types import Array
 GZIP_LEVEL = 1
 """Masks shrink a thousandfold at any level; higher ones only cost time."""
 
+QFORM_TOLERANCE_MM = 0.01
+"""Up to here sform and qform say the same."""
+
 OVERLAP_RULE = "a voxel of several masks goes to the one with the fewest voxels; of equals, to the one named first"
 
 _GEOMETRY_FIELDS = (
@@ -46,7 +49,8 @@ def write_nifti(
     Args:
         path: ends in ``.nii`` or ``.nii.gz``; its folder must exist.
         array_ZYX: on `grid`.
-        grid: written as sform and qform, both with code 1 (scanner), in mm, if there is no template.
+        grid: written as sform and qform, both with code 1 (scanner), in mm, if there is no template; as sform alone if
+            its slices lean, which a quaternion cannot say.
         template: the source NIfTI. Its sform, qform, their codes, spacing and units are kept to the bit, because
             viewers overlay files by whichever of them they prefer. Its other fields, which may hold private data, are
             not.
@@ -68,6 +72,8 @@ def write_nifti(
         image = nib.Nifti1Image(array_XYZ, grid.affine_xyz)
         image.set_sform(grid.affine_xyz, code=1)
         image.set_qform(grid.affine_xyz, code=1)
+        if not Grid.from_xyz(array_XYZ.shape, image.get_qform()).same_as(grid, QFORM_TOLERANCE_MM):
+            image.set_qform(None, code=0)  # a quaternion cannot hold slices that lean; sform alone then places it
         image.header.set_xyzt_units("mm")
     else:
         image = _on_template(array_XYZ, grid, Path(template))

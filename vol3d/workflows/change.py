@@ -170,11 +170,11 @@ def compare(current: StudyLesions, prior: StudyLesions) -> dict[str, Any]:
     pairs, new, gone = match(current, prior, found)
     rows = [_row(classify(now, before), now, before) for now, before in pairs]
     for now in new:
-        looked = now.phrase in prior.looked_for and _seen(now, found, prior.references[image])
-        rows.append(_row("new" if looked else "not comparable", now, None))
+        fault = _why_not(now.phrase, "prior", prior, _seen(now, found, prior.references[image]))
+        rows.append(_row("not comparable" if fault else "new", now, None, fault))
     for old in gone:
-        looked = old.phrase in current.looked_for and _seen_back(old, found, current.references[image])
-        rows.append(_row("resolved" if looked else "not comparable", None, old))
+        fault = _why_not(old.phrase, "current", current, _seen_back(old, found, current.references[image]))
+        rows.append(_row("not comparable" if fault else "resolved", None, old, fault))
     return {
         "prior_study": prior.study_id,
         "statement": (
@@ -232,25 +232,31 @@ def match(
     )
 
 
-def _row(change: Change, now: Lesion | None, before: Lesion | None) -> dict[str, Any]:
+def _why_not(phrase: str, name: str, other: StudyLesions, in_view: bool) -> str:
+    """Why a lesion without a partner is neither new nor resolved; empty if it is."""
+    if not in_view:
+        return f"outside the field of view of the {name} study"
+    return "" if phrase in other.looked_for else f"not looked for in the {name} study"
+
+
+def _row(change: Change, now: Lesion | None, before: Lesion | None, fault: str = "") -> dict[str, Any]:
     return {
         "change": change,
-        "text": _text(change, now, before),
+        "text": _text(change, now, before, fault),
         "organ": (now or before).organ if (now or before) else None,  # type: ignore[union-attr]
         "current": asdict(now) if now else None,
         "prior": asdict(before) if before else None,
     }
 
 
-def _text(change: Change, now: Lesion | None, before: Lesion | None) -> str:
+def _text(change: Change, now: Lesion | None, before: Lesion | None, fault: str) -> str:
     lesion = now or before
     assert lesion is not None
     name = lesion.phrase
     if now is None or before is None:
         size = f"longest diameter {lesion.measurement.longest_diameter_mm:.1f} mm"
         if change == "not comparable":
-            other = "prior" if now else "current"
-            return f"Not comparable, outside the field of view of the {other} study: {name}, {size}."
+            return f"Not comparable, {fault}: {name}, {size}."
         return f"New: {name}, {size}." if now else f"No longer seen: {name}, before {size}."
     a, b = now.measurement, before.measurement
     if change == "not comparable":

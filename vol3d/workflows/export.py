@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from preprocessing.site_key import keyed
 from vol3d.errors import Vol3dError
 from vol3d.export.dicom_common import Algorithm
 from vol3d.export.dicom_rtstruct import write_rtstruct
@@ -47,6 +48,8 @@ class Answers:
     algorithm: Algorithm
     created: datetime.datetime
     """When the answers were made, local time there: exported again, or from a copy, they give the same objects."""
+    patient: Mapping[str, Any] = field(default_factory=dict)
+    """Keyed hashes of whose they are (`vol3d.workflows.change.Patient`)."""
 
 
 def export(
@@ -86,6 +89,7 @@ def export(
     if source is None:
         raise Vol3dError(f"expected --source with the DICOM series that was segmented, which {kind} refers to")
     series = read_source(source, found.grid if found.answers else None)
+    _require_same_patient(found, series)
     target = out or folder / "dicom"
     target.mkdir(parents=True, exist_ok=True)
     if kind == "report":
@@ -151,7 +155,23 @@ def read_answers(folder: Path, *, optional: bool = False) -> Answers:
         ) from None
     if grid not in ("ct", "pet") or not answers:
         raise Vol3dError(f"{path}: expected answers on the grid of ct or pet, found {len(answers)} on {grid!r}")
-    return Answers(folder, answers, grid, algorithm, created)
+    told = record.get("patient")
+    return Answers(folder, answers, grid, algorithm, created, told if isinstance(told, dict) else {})
+
+
+def _require_same_patient(found: Answers, series: SourceSeries) -> None:
+    """Equal grids are no proof: two patients on one scanner may have them. Nothing is said where the answers came from
+    a NIfTI, or were made under another site's key.
+
+    Raises:
+        Vol3dError: the series is of another patient than the answers.
+    """
+    known, patient_id = found.patient.get("header"), str(series.header.get("PatientID") or "").strip()
+    if known and patient_id and found.patient.get("site") == keyed("vol3d site") and keyed(patient_id) != known:
+        raise Vol3dError(
+            f"expected --source with the series that was segmented for {found.folder.name}, found another Patient ID "
+            f"(0010,0020) in it; name that series, or segment this one"
+        )
 
 
 def _time_of(path: Path) -> datetime.datetime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vol3d.files import write_json
 from vol3d.text.organs import structure_in
 from vol3d.types import Array
 from vol3d.workflows.asking import Asker
+from vol3d.workflows.prior import patient_of
 from vol3d.workflows.scoring import Ask
 from vol3d.workflows.studies import (
     BatchSummary,
@@ -29,6 +31,9 @@ from vol3d.workflows.studies import (
     target_of,
     trained_phrase,
 )
+
+OUTSIDE = "found where the {} does not reach, or smaller than its voxels: no mask on its grid; see --grid"
+"""What is said of an answer that is present and has no voxel on the target's grid."""
 
 
 def segment(
@@ -113,7 +118,8 @@ def write_answers(
         files[name] = prompt
     stored = ((name, read_array(folder / "masks" / f"{name}.nii.gz")) for name in files)  # one in memory at a time
     write_multilabel(folder / "labels.nii.gz", stored, target.grid, target.template, files)
-    record = {**record_of(entry, checkpoint, target.series), "answers": answers}
+    made = record_of(entry, checkpoint, target.series)
+    record = {**made, "patient": asdict(patient_of(row)), "answers": answers}
     write_json(folder / "segmentation.json", record)
 
 
@@ -140,9 +146,11 @@ def _answer(
     calibration = checkpoint.calibration
     probability = calibration.probability(logit)
     mask = np.zeros(target.grid.shape, np.uint8)
-    if probability >= calibration.presence_threshold:
+    present = probability >= calibration.presence_threshold and probability_ZYX.max() >= calibration.mask_level
+    if present:
         mask = to_source_grid(probability_ZYX, entry.grid, target.grid, calibration.mask_threshold)
     in_view = site_logit is None or calibration.probability(site_logit) >= calibration.presence_threshold
-    state = "present" if mask.any() else "absent" if in_view else "not in field of view"
-    figures = measured(mask, probability_ZYX, entry, target, calibration.mask_threshold)
-    return {"state": state, "probability": round(probability, 6), **figures}, mask
+    state = "present" if present else "absent" if in_view else "not in field of view"
+    note = OUTSIDE.format(target.series.upper()) if present and not mask.any() else None
+    figures = measured(mask, probability_ZYX if present else None, entry, target, calibration.mask_threshold)
+    return {"state": state, "probability": round(probability, 6), "note": note, **figures}, mask

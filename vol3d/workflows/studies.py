@@ -121,17 +121,26 @@ def templates_of(row: Row) -> dict[str, Path | None]:
     }
 
 
-def measured(mask: Array, probability_ZYX: Array, entry: Entry, target: Target, threshold: float) -> dict[str, Any]:
-    """Volume and slices of a mask on the target's grid, SUV figures of the same answer on the native PET; None where
-    there is nothing to measure."""
+def measured(
+    mask: Array, probability_ZYX: Array | None, entry: Entry, target: Target, threshold: float
+) -> dict[str, Any]:
+    """Volume and slices of a mask on the target's grid, SUV figures of the same answer on the native PET, which may
+    reach further than the target; None where there is nothing to measure.
+
+    Args:
+        mask: on the target's grid.
+        probability_ZYX: the answer on the entry's grid; None if nothing is there.
+        entry: the study.
+        target: the series on whose grid the mask lies.
+        threshold: of the mask.
+    """
     figures: dict[str, Any] = {
         "volume_ml": volume_ml(mask, target.grid), **dict.fromkeys(SUV_FIGURES), "slices": None,
     }  # fmt: skip
     on_slices = slices(mask, target.grid, entry.slice_numbers.get(target.series))
-    if on_slices is None:
-        return figures
-    figures["slices"] = {"series": target.series, **asdict(on_slices)}
-    if target.native is not None:
+    if on_slices is not None:
+        figures["slices"] = {"series": target.series, **asdict(on_slices)}
+    if probability_ZYX is not None and target.native is not None:
         on_pet = to_source_grid(probability_ZYX, entry.grid, target.native.grid, threshold)
         uptake = suv_statistics(on_pet, target.native)
         if uptake.voxels:
