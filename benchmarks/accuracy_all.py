@@ -4,7 +4,7 @@
 
 Trains `configs/train/phantom_all.yaml` on studies of one seed and scores studies of another: masks, findings and pairs
 (`vol3d evaluate`), reports and questions (`--language`), the same decoder with a blank image, and retrieval. Pairs, of
-which a study has few of some kinds, are asked of `--pair-studies` further studies. With `--spine FOLDER`, the output of
+which a study has few of some kinds, are asked of `--pair-studies` further studies. With `--segmentation FOLDER`, the output of
 `benchmarks.accuracy_phantom`, its segmentation is set beside this one's.
 """
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--pair-studies", type=int, default=110)
     parser.add_argument("--config", type=Path, default=Path("configs/train/phantom_all.yaml"))
     parser.add_argument("--set", dest="overrides", nargs="*", default=[])
-    parser.add_argument("--spine", type=Path, help="output of benchmarks.accuracy_phantom")
+    parser.add_argument("--segmentation", type=Path, help="output of benchmarks.accuracy_phantom")
     arguments = parser.parse_args()
     out = arguments.out
     caches = phantom_caches(arguments.config, out, arguments.studies, arguments.test_studies)
@@ -54,8 +54,8 @@ def main() -> None:
         "numbers": language.get("reports", {}).get("numbers"),
         "evidence": language.get("reports", {}).get("evidence"),
     }
-    if arguments.spine is not None:
-        results["spine"] = json.loads((arguments.spine / "results.json").read_text())["shared"]
+    if arguments.segmentation is not None:
+        results["segmentation_alone"] = json.loads((arguments.segmentation / "results.json").read_text())["shared"]
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
 
