@@ -4,8 +4,8 @@
 
 Trains `configs/train/phantom_all.yaml` on studies of one seed and scores studies of another: masks, findings and pairs
 (`vol3d evaluate`), reports and questions (`--language`), the same decoder with a blank image, and retrieval. Pairs, of
-which a study has few of some kinds, are asked of `--pair-studies` further studies. With `--segmentation FOLDER`, the output of
-`benchmarks.accuracy_phantom`, its segmentation is set beside this one's.
+which a study has few of some kinds, are asked of `--pair-studies` further studies. With `--segmentation FOLDER`, the
+output of `benchmarks.accuracy_phantom`, its segmentation is set beside this one's.
 """
 
 from __future__ import annotations
