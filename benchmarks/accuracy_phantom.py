@@ -104,11 +104,10 @@ def equal_steps(arguments: argparse.Namespace, cache: Path, out: Path, overrides
 
 
 def seconds_a_step(run: Path) -> tuple[int, float]:
-    """Steps of a run and the seconds of one, without the first rows of its log: they hold the start."""
+    """Steps of a run and the mean seconds of one, without the first row of its log, which holds the start."""
     with (run / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
-    steps = [int(row["step"]) for row in rows]
-    return steps[-1], sum(float(row["seconds"]) for row in rows[1:]) / (steps[-1] - steps[0])
+    return int(rows[-1]["step"]), float(np.mean([float(row["seconds"]) for row in rows[1:]]))
 
 
 def side_by_side(out: Path, cache: Cache) -> dict[str, dict]:
