@@ -29,7 +29,7 @@ from vol3d.metrics.segmentation import dice
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.evaluate import evaluate, summarise
 from vol3d.workflows.prepare import load_recipe
-from vol3d.workflows.scoring import score_probe, study_answers
+from vol3d.workflows.scoring import answers, score_probe
 
 TRAIN_SEED, TEST_SEED = 11, 16  # seeds 12 to 15 are no test any more: settings and rules were chosen on their studies
 TIMED_STEPS = 30
@@ -74,8 +74,9 @@ def main() -> None:
         if name == "shared":
             summary = evaluate(out / f"run-{name}", caches["test"], out / f"evaluation-{name}", split="test")
             results[name] |= summary["headline"] | summary["probes"]
-        else:
-            results["side_by_side"] = side_by_side(out, Cache(caches["test"]))
+        known.write_text(json.dumps(results, indent=1))
+    if set(arguments.runs) != {"shared"}:
+        results["side_by_side"] = side_by_side(out, Cache(caches["test"]))
         known.write_text(json.dumps(results, indent=1))
     print(json.dumps(results, indent=1))
 
@@ -115,8 +116,10 @@ def side_by_side(out: Path, cache: Cache) -> dict[str, dict]:
     entries, found = [cache.entry(study) for study in cache.study_ids[:COMPARED]], {}
     for name in [name for name in RUNS if (out / f"run-{name}" / "last").is_dir()]:
         ask = Asker(load_checkpoint(out / f"run-{name}"), "cpu").unmeasured
-        answers = (a for s in study_answers(ask, entries, absent_limit=COMPARED_ABSENT) for a in s.answers)
-        cases = [score_probe(a.probe, a.entry, a.probability_ZYX, a.logit, Calibration()) for a in answers]
+        cases = [
+            score_probe(a.probe, a.entry, a.probability_ZYX, a.logit, Calibration())
+            for a in answers(ask, entries, absent_limit=COMPARED_ABSENT)
+        ]
         summary = summarise(cases)
         steps, seconds = seconds_a_step(out / f"run-{name}")
         found[name] = {"steps": steps, "seconds_a_step": round(seconds, 3)} | summary["headline"] | summary["probes"]

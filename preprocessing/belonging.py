@@ -6,12 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import pydicom
-
-from vol3d.dicom.series import PARSE_ERRORS
+from preprocessing.read_dicom_masks import source_tags
 from vol3d.errors import GeometryError, ReadError
-
-_TAGS = ("PatientID", "FrameOfReferenceUID")
 
 
 def require_one_study(
@@ -31,7 +27,8 @@ def require_one_study(
         ReadError: two patients. Messages never hold their ids.
         GeometryError: two frames of reference.
     """
-    (patient, frame), (other_patient, other_frame) = _marks(ct), _marks(pet)
+    patient, frame = source_tags(ct, "PatientID", "FrameOfReferenceUID")
+    other_patient, other_frame = source_tags(pet, "PatientID", "FrameOfReferenceUID")
     if patient and other_patient and patient != other_patient:
         raise ReadError(
             "expected CT and PET of one patient, found two Patient IDs (0010,0020); give each its own images, or "
@@ -46,18 +43,3 @@ def require_one_study(
             "(frames: registered)"
         )
     return ("two frames of reference, taken as one: registered",)
-
-
-def _marks(files: Sequence[Path]) -> tuple[str, str]:
-    """Patient ID and Frame of Reference UID of an image's first file; empty where it has none or is no DICOM."""
-    if not files:
-        return "", ""
-    with files[0].open("rb") as file:
-        if file.read(132)[128:] != b"DICM":
-            return "", ""
-    try:
-        header = pydicom.dcmread(files[0], stop_before_pixels=True, specific_tags=list(_TAGS))
-        patient, frame = (str(header.get(tag) or "").strip() for tag in _TAGS)
-    except PARSE_ERRORS:  # reading the image says what is wrong with it
-        return "", ""
-    return patient, frame

@@ -156,7 +156,7 @@ def _on_one(
     """The mask on the one image that it names or, failing that, the one of its coordinate system that it fits."""
     named, shared = {}, {}
     for name, image in images.items():
-        series_uid, frame_uid = _source(image.files)
+        series_uid, frame_uid = source_tags(image.files, "SeriesInstanceUID", "FrameOfReferenceUID")
         if series_uid and series_uid in series_uids:
             named[name] = image
         elif frame_uid and frame_uid in frame_uids:
@@ -180,13 +180,12 @@ def _on_one(
     )
 
 
-def _source(files: Sequence[Path]) -> tuple[str, str]:
-    """Series Instance UID and Frame of Reference UID of an image's files; empty for NIfTI."""
+def source_tags(files: Sequence[Path], first: str, second: str) -> tuple[str, str]:
+    """Two attributes, by keyword, of an image that was read, from its first file; empty where it has none, as NIfTI."""
     if not files or not is_dicom(files[0]):
         return "", ""
-    tags = ["SeriesInstanceUID", "FrameOfReferenceUID"]
-    header = pydicom.dcmread(files[0], stop_before_pixels=True, specific_tags=tags)
-    return str(header.get(tags[0]) or ""), str(header.get(tags[1]) or "")
+    header = pydicom.dcmread(files[0], stop_before_pixels=True, specific_tags=[first, second])
+    return str(header.get(first) or "").strip(), str(header.get(second) or "").strip()
 
 
 def _only(value: int | None, numbers: Sequence[int], what: str) -> int:

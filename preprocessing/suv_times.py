@@ -131,10 +131,10 @@ def injection(instance: Mapping[str, Any], scan: datetime, half_life_s: float) -
     Raises:
         UnitError: no time; a time without date of a tracer that is scanned days later, or plainly after the scan.
     """
-    if has_time(instance, "RadiopharmaceuticalStartDateTime"):
-        found = _datetime(instance, "RadiopharmaceuticalStartDateTime")
-        if found is not None:
-            return found
+    keyword = "RadiopharmaceuticalStartDateTime"
+    found = _datetime(instance, keyword) if has_time(instance, keyword) else None
+    if found is not None:
+        return found
     value = str(instance.get("RadiopharmaceuticalStartTime") or "").strip()
     if not value:
         found = _datetime(instance, "GEPrivateAdministrationDateTime")

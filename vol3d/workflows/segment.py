@@ -20,7 +20,7 @@ from vol3d.text.organs import structure_in
 from vol3d.types import Array
 from vol3d.workflows.asking import Asker
 from vol3d.workflows.prior import patient_of
-from vol3d.workflows.scoring import Ask
+from vol3d.workflows.scoring import Ask, Said
 from vol3d.workflows.studies import (
     BatchSummary,
     Target,
@@ -146,7 +146,7 @@ def _answer(
     calibration = checkpoint.calibration
     probability = calibration.probability(logit)
     mask = np.zeros(target.grid.shape, np.uint8)
-    present = probability >= calibration.presence_threshold and probability_ZYX.max() >= calibration.mask_level
+    present = Said(logit, int(probability_ZYX.max())).present(calibration)
     if present:
         mask = to_source_grid(probability_ZYX, entry.grid, target.grid, calibration.mask_threshold)
     in_view = site_logit is None or calibration.probability(site_logit) >= calibration.presence_threshold
