@@ -32,7 +32,7 @@ from vol3d.workflows.studies import (
     trained_phrase,
 )
 
-OUTSIDE = "found where the {} does not reach, or smaller than its voxels: no mask on its grid; see --grid"
+OUTSIDE = "found where the {} does not reach, or so small that no voxel of its grid is in the mask; see --grid"
 """What is said of an answer that is present and has no voxel on the target's grid."""
 
 
